@@ -1,0 +1,104 @@
+"""The language-model backbone: `pocket` (small, trained here) or any local transformers causal LM.
+
+Legend: B batch, T tokens, width hidden size, L layers, G key-value heads, D head dimension.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+
+TUNES = ("full", "frozen", "lora")
+MASKS = ("prefix", "causal")
+
+
+class Thought(NamedTuple):
+    """What a backbone makes of a sequence."""
+
+    hidden: Tensor  # (B, T, width), after the last norm
+    keys: list[Tensor]  # L of (B, G, T, D), rotated to their positions
+    values: list[Tensor]  # L of (B, G, T, D)
+
+
+def pocket(vocabulary: int, width: int = 160, depth: int = 4, heads: int = 4, feed: int = 416) -> PreTrainedModel:
+    """A small Qwen3 (grouped queries, RMS norm, SwiGLU, rotary positions, normed queries and keys), tied embeddings."""
+    config = Qwen3Config(vocab_size=vocabulary, hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads,
+                         num_key_value_heads=heads, head_dim=width // heads, intermediate_size=feed,
+                         tie_word_embeddings=True, pad_token_id=0, max_position_embeddings=4096)
+    return Qwen3ForCausalLM(config)
+
+
+def pretrained(vocabulary: int, path: str) -> PreTrainedModel:
+    """A causal LM from a local directory in the hub's format; safetensors only, nothing is downloaded. Raises
+    ValueError where its embedding table is smaller than the tokenizer's `vocabulary`."""
+    lm = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, use_safetensors=True)
+    if lm.config.vocab_size < vocabulary:
+        raise ValueError(f"{path}: {lm.config.vocab_size} embeddings, but the tokenizer has {vocabulary} tokens")
+    return lm
+
+
+class Backbone(nn.Module):
+    """Wraps a causal LM so that the rest of the model sees embeddings in, hidden states and plain K/V tensors out.
+
+    lm: `pocket` or `pretrained`, called with the vocabulary's size.
+    tune: "full" trains every weight, "frozen" none, "lora" low-rank additions by peft to all linear layers.
+    mask: "prefix" lets the tokens of one block see each other both ways, "causal" keeps the order the LM was trained in.
+    """
+
+    def __init__(self, vocabulary: int, lm: Callable[..., PreTrainedModel], tune: str = "full", mask: str = "prefix",
+                 lora_rank: int = 16):
+        super().__init__()
+        if tune not in TUNES:
+            raise ValueError(f"tune {tune!r}: allowed are {', '.join(TUNES)}")
+        if mask not in MASKS:
+            raise ValueError(f"mask {mask!r}: allowed are {', '.join(MASKS)}")
+        lm = lm(vocabulary=vocabulary)
+        self.mask, config = mask, lm.config
+        self.width, self.depth, self.heads = config.hidden_size, config.num_hidden_layers, config.num_attention_heads
+        self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        if tune == "lora":
+            from peft import LoraConfig, get_peft_model
+
+            lora = LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear")
+            lm = get_peft_model(lm, lora)
+        elif tune == "frozen":
+            lm.requires_grad_(False)
+        self.lm = lm
+
+    @property
+    def _causal_lm(self) -> PreTrainedModel:
+        return self.lm.get_base_model() if hasattr(self.lm, "get_base_model") else self.lm
+
+    @property
+    def table(self) -> Tensor:
+        """Token embeddings (vocabulary, width)."""
+        return self._causal_lm.get_input_embeddings().weight
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self._causal_lm.get_output_embeddings()(hidden)
+
+    def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Cosines and sines (B, tokens, D) by which the backbone turns its own queries and keys at `positions`
+        (B, tokens), so that others can attend to its keys; None where it has no rotary positions."""
+        rotary = getattr(self._causal_lm.base_model, "rotary_emb", None)
+        return None if rotary is None else rotary(self.table, positions)
+
+    def forward(self, embeddings: Tensor, visible: Tensor, positions: Tensor) -> Thought:
+        """embeddings (B, T, width), visible (B, T, T) bool (row sees column), positions (B, T)."""
+        if self.mask == "causal":
+            visible = visible & torch.ones_like(visible[0]).tril()
+        bias = torch.zeros_like(visible, dtype=embeddings.dtype)
+        bias = bias.masked_fill(~visible, torch.finfo(embeddings.dtype).min)[:, None]
+        out = self._causal_lm.base_model(inputs_embeds=embeddings, attention_mask=bias, position_ids=positions,
+                                         use_cache=True)
+        layers = _cache(out).layers
+        return Thought(out.last_hidden_state, [layer.keys for layer in layers], [layer.values for layer in layers])
+
+
+def _cache(out):
+    """transformers renamed `past_key_values` to `cache` in 5.2x."""
+    cache = out.get("cache")
+    return cache if cache is not None else out.past_key_values

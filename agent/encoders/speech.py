@@ -1,0 +1,92 @@
+"""Speech encoders: one utterance -> tokens for the backbone's text slot.
+
+Legend: B batch, n samples, F feature frames (100 a second), T encoder frames (25 a second), V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from agent.encoders.audio import HOP, WINDOW, Features
+
+BLANK = 0  # the CTC blank is the tokenizer's padding token
+
+
+class SpeechEncoder(nn.Module):
+    """A convolution-attention recogniser trained by connectionist temporal classification (CTC, Graves et al. 2006).
+
+    forward: mono (B, n), lengths (B,) in samples -> log-probabilities (B, T, V) and lengths (B,) in frames.
+    """
+
+    def __init__(self, vocabulary: int, width: int = 144, depth: int = 4, bands: int = 40, sample_rate: int = 16000):
+        super().__init__()
+        self.features = Features(1, bands, sample_rate)
+        self.stem = nn.Sequential(
+            nn.Conv1d(bands, width, 5, stride=2, padding=2), nn.SiLU(),
+            nn.Conv1d(width, width, 5, stride=2, padding=2), nn.SiLU(),
+        )
+        self.layers = nn.ModuleList(ConvAttention(width) for _ in range(depth))
+        self.head = nn.Linear(width, vocabulary)
+
+    def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        wave = nn.functional.pad(wave, (0, WINDOW))
+        features = self.features(wave[..., None])
+        frames = lengths // HOP
+        seen = torch.arange(features.shape[1], device=wave.device) < frames[:, None]
+        features = normalised(features, seen)
+        x = self.stem(features.transpose(1, 2)).transpose(1, 2)
+        frames = (frames + 3) // 4
+        seen = torch.arange(x.shape[1], device=wave.device) < frames[:, None]
+        for layer in self.layers:
+            x = layer(x, seen)
+        return self.head(x).log_softmax(-1), frames
+
+
+def normalised(features: Tensor, seen: Tensor) -> Tensor:
+    """Zero mean and unit deviation over an utterance's own frames: level and colour of the microphone drop out."""
+    weight = seen[..., None].to(features.dtype)
+    count = weight.sum(1, keepdim=True).clamp(min=1.0)
+    mean = (features * weight).sum(1, keepdim=True) / count
+    centred = (features - mean) * weight
+    scale = (centred.square().sum((1, 2), keepdim=True) / (count * features.shape[-1])).sqrt()
+    return centred / (scale + 1e-3)
+
+
+class ConvAttention(nn.Module):
+    """A light conformer block (Gulati et al. 2020): attention, depthwise convolution, feed-forward."""
+
+    def __init__(self, width: int, kernel: int = 9):
+        super().__init__()
+        self.heads = max(1, width // 36)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.gate, self.mix = nn.Linear(width, 2 * width), nn.Linear(width, width)
+        self.feed = nn.Sequential(nn.Linear(width, 3 * width), nn.SiLU(), nn.Linear(3 * width, width))
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        x = x + self.attend(self.norms[0](x), seen)
+        x = x + self.convolve(self.norms[1](x), seen)
+        return x + self.feed(self.norms[2](x))
+
+    def attend(self, x: Tensor, seen: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mask = (seen | ~seen.any(1, keepdim=True))[:, None, None, :]
+        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    def convolve(self, x: Tensor, seen: Tensor) -> Tensor:
+        x = nn.functional.glu(self.gate(x), -1) * seen[..., None]
+        y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        return self.mix(nn.functional.silu(y))
+
+
+def greedy(log_probs: Tensor, lengths: Tensor) -> list[list[int]]:
+    """Best path decoding: repeats merged, blanks dropped."""
+    best = log_probs.argmax(-1)
+    out = []
+    for row, length in zip(best, lengths):
+        merged = torch.unique_consecutive(row[: int(length)])
+        out.append(merged[merged != BLANK].tolist())
+    return out

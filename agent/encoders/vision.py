@@ -1,0 +1,93 @@
+"""Vision encoders: images (N, H, W, 3) uint8 -> feature grid (N, P, P, width)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 (N, H, W, 3) -> float (N, 3, H, W) in [-1, 1]; the one place where pixels are scaled."""
+    return images.permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1.0)
+
+
+class ConvBlock(nn.Module):
+    """3x3 convolution, group norm, SiLU; with a skip where the shape stays (He et al. 2016)."""
+
+    def __init__(self, width_in: int, width: int, stride: int = 1):
+        super().__init__()
+        self.conv = nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False)
+        self.norm = nn.GroupNorm(8, width)
+        self.act = nn.SiLU()
+        self.skip = stride == 1 and width_in == width
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(self.norm(self.conv(x)))
+        return x + y if self.skip else y
+
+
+class NativeViT(nn.Module):
+    """A vision transformer with a convolutional stem ("Early convolutions help transformers see better", Xiao et al.
+    2021): pixels are reduced 16 times by the stem, then `depth` transformer layers mix the grid.
+
+    forward: uint8 (N, S, S, 3) -> (N, S/16, S/16, width). The learned 2-D position is added after the stem.
+    """
+
+    def __init__(self, image_size: int, stem: tuple[int, ...] = (32, 64, 128), width: int = 128, depth: int = 0):
+        super().__init__()
+        if image_size % 16:
+            raise ValueError(f"image_size {image_size}: a multiple of 16 is needed")
+        first, middle, last = stem
+        self.image_size, self.width, self.grid = image_size, width, image_size // 16
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, first, 4, stride=4),
+            ConvBlock(first, middle, 2),
+            ConvBlock(middle, middle),
+            ConvBlock(middle, last, 2),
+            ConvBlock(last, last),
+            nn.Conv2d(last, width, 1),
+        )
+        self.position = nn.Parameter(0.02 * torch.randn(self.grid, self.grid, width))
+        layer = nn.TransformerEncoderLayer(width, max(1, width // 32), 2 * width, 0.0, nn.functional.gelu,
+                                           batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False) if depth else None
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(to_unit(images).contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
+        x = x + self.position
+        if self.layers is not None:
+            x = self.layers(x.flatten(1, 2)).view(x.shape)
+        return self.norm(x)
+
+
+class HuggingFaceVision(nn.Module):
+    """Any local Hugging Face vision model with patch tokens (SigLIP, CLIP, DINOv2/v3 ...), as `AutoModel` loads it.
+
+    `path` is a local directory in the hub's format; nothing is downloaded. Images are resized to the size that the
+    checkpoint names and normalised with its preprocessor's mean and deviation. Class and register tokens are dropped.
+    forward: uint8 (N, H, W, 3) -> (N, P, P, width).
+    """
+
+    def __init__(self, path: str, train: bool = False):
+        super().__init__()
+        from transformers import AutoImageProcessor, AutoModel
+
+        model = AutoModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
+        self.model = getattr(model, "vision_model", model)
+        self.model.requires_grad_(train)
+        config = getattr(model.config, "vision_config", model.config)
+        self.image_size, self.width = config.image_size, config.hidden_size
+        self.grid = config.image_size // config.patch_size
+        pixels = AutoImageProcessor.from_pretrained(path, local_files_only=True)
+        self.register_buffer("mean", torch.tensor(pixels.image_mean).view(1, 3, 1, 1))
+        self.register_buffer("deviation", torch.tensor(pixels.image_std).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        unit = to_unit(images) * 0.5 + 0.5
+        size = (self.image_size, self.image_size)
+        if unit.shape[-2:] != size:
+            unit = nn.functional.interpolate(unit, size, mode="bicubic", antialias=True).clamp(0, 1)
+        tokens = self.model(pixel_values=(unit - self.mean) / self.deviation).last_hidden_state
+        patches = tokens[:, tokens.shape[1] - self.grid**2 :]
+        return patches.view(len(images), self.grid, self.grid, self.width)

@@ -1,0 +1,66 @@
+"""Heads that exist for training only: where things are, from a simulator's labels. Nothing of them is used to act.
+
+Legend: M images, P grid side, O object rows of (kind, colour, x, y, z, u_front, v_front, u_wrist, v_wrist).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+KINDS, COLOURS = 16, 16  # classes at most; the last kind means "nothing here"
+COLUMNS = {"front": 5, "wrist": 7}  # where a camera's (u, v) stand in an object row
+FOCUS_SCALE = 0.1  # m for one unit of the focus loss
+
+
+class ObjectHead(nn.Module):
+    """From each cell of a feature grid: what kind of object has its centre there, of which colour, and where in the
+    cell. Dense labels teach the vision encoder far faster than the action alone."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.net = nn.Linear(width, KINDS + COLOURS + 2)
+
+    def forward(self, grid: Tensor, objects: Tensor, camera: str) -> Tensor:
+        """grid (M, P, P, width), objects (M, O, 9) -> scalar loss."""
+        out = self.net(grid.flatten(1, 2))
+        kind, colour, place = out.split([KINDS, COLOURS, 2], -1)
+        target = cells(objects, grid.shape[1], COLUMNS[camera])
+        found = target[..., 0] < KINDS - 1
+        loss = nn.functional.cross_entropy(kind.flatten(0, 1), target[..., 0].flatten().long())
+        if found.any():
+            loss = loss + 0.2 * nn.functional.cross_entropy(colour[found], target[..., 1][found].long())
+            loss = loss + 0.5 * (place[found] - target[..., 2:][found]).abs().mean()
+        return loss
+
+
+def cells(objects: Tensor, side: int, column: int) -> Tensor:
+    """Object rows (M, O, 9) -> for each cell (M, P P, 4): kind (KINDS - 1: nothing), colour, u and v in the cell
+    (-1..1). Objects outside the image (u < 0) are left out."""
+    out = objects.new_zeros(len(objects), side * side, 4)
+    out[..., 0] = KINDS - 1
+    uv = objects[..., column : column + 2]
+    inside = (objects[..., 0] >= 0) & (uv >= 0).all(-1) & (uv < 1).all(-1)
+    image, row = inside.nonzero(as_tuple=True)
+    spot = uv[image, row] * side
+    cell = spot.floor()
+    index = (cell[:, 1] * side + cell[:, 0]).long()
+    value = torch.cat([objects[image, row, :2], 2 * (spot - cell) - 1], -1)
+    out[image, index] = value
+    return out
+
+
+class FocusHead(nn.Module):
+    """From the <act> token: the place (base frame, m) of what the expert is going for."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 3))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., width) -> (..., 3) m."""
+        return self.net(hidden) * 0.5
+
+    def loss(self, hidden: Tensor, focus: Tensor, weight: Tensor) -> Tensor:
+        error = (self(hidden) - focus).abs().sum(-1) / FOCUS_SCALE
+        return (error * weight).sum() / weight.sum().clamp(min=1.0)

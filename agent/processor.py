@@ -1,0 +1,129 @@
+"""Raw samples -> Batch: the collate function in training and the input path on the robot, one and the same.
+
+A sample is a stretch of one episode with K decisions in it, in the project's keys (agent/spec.py), stacked over K:
+
+    observation.images.NAME (K, H, W, 3)   observation.state (K, S)   timestamp (K,), seconds since the sound's start
+    observation.audio.mic (n, C): all that was heard from the sound's start to the last decision; optional
+    task: str   known (K,) bool: the instruction had been given by then; optional, True
+    utterance (n,): an instruction as spoken, mono; optional
+    action (K, H, A), action_weight (K, H): training targets; optional
+    annotation.focus (K, 3), annotation.objects (K, O, 9): training labels of a simulator; optional
+
+On the robot K is 1. Legend: B samples, L text tokens, N memory tokens, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Mapping, Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from agent.encoders.audio import CausalAudioEncoder
+from agent.spec import ACTION, AUDIO, IMAGES, STATE, TASK, TIME, Spec, SpecError
+from agent.tokenizer import encode
+
+FOCUS, OBJECTS = "annotation.focus", "annotation.objects"
+MAX_TEXT = 48
+
+
+@dataclass
+class Batch:
+    """Tensors of B samples; what is absent is None."""
+
+    text: Tensor  # (B, L) int64, 0 where padded
+    known: Tensor  # (B, K) bool
+    images: dict[str, Tensor] = field(default_factory=dict)  # (B, K, H, W, 3) uint8
+    state: Tensor | None = None  # (B, K, S)
+    audio: Tensor | None = None  # (B, CONTEXT + N TOKEN, C)
+    memory: Tensor | None = None  # (B, N, width): `audio` already encoded
+    heard: Tensor | None = None  # (B, K) int64: memory tokens that had been heard by then
+    utterance: Tensor | None = None  # (B, n)
+    utterance_length: Tensor | None = None  # (B,) samples; 0 where there was none
+    action: Tensor | None = None  # (B, K, H, A), physical units
+    action_weight: Tensor | None = None  # (B, K, H)
+    focus: Tensor | None = None  # (B, K, 3) m
+    objects: Tensor | None = None  # (B, K, O, 9)
+    absent: dict[str, Tensor] = field(default_factory=dict)  # modality -> (B,) bool: masked from the backbone
+
+    def to(self, device) -> "Batch":
+        def move(x):
+            if isinstance(x, dict):
+                return {k: v.to(device) for k, v in x.items()}
+            return x if x is None else x.to(device)
+
+        return Batch(**{f.name: move(getattr(self, f.name)) for f in fields(self)})
+
+
+class Processor:
+    """Makes batches for one robot (`spec`), one tokenizer and one image size (pixels, square)."""
+
+    def __init__(self, spec: Spec, tokenizer: PreTrainedTokenizerBase, image_size: int):
+        self.spec, self.tokenizer, self.image_size = spec, tokenizer, image_size
+
+    def __call__(self, samples: Sequence[Mapping]) -> Batch:
+        batch = Batch(text=self.text([s[TASK] for s in samples]), known=self.known(samples))
+        batch.images = {name: self.images(samples, name) for name in self.spec.cameras if IMAGES + name in samples[0]}
+        batch.state = _stack(samples, STATE)
+        batch.audio, batch.heard = self.audio(samples)
+        batch.utterance, batch.utterance_length = self.utterances(samples)
+        batch.action, batch.action_weight = _stack(samples, ACTION), _stack(samples, "action_weight")
+        batch.focus, batch.objects = _stack(samples, FOCUS), _stack(samples, OBJECTS)
+        return batch
+
+    def text(self, sentences: Sequence[str]) -> Tensor:
+        ids = [encode(self.tokenizer, s)[:MAX_TEXT] for s in sentences]
+        out = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.int64)
+        for row, one in zip(out, ids):
+            row[: len(one)] = torch.tensor(one, dtype=torch.int64)
+        return out
+
+    def known(self, samples) -> Tensor:
+        steps = [s["known"] if "known" in s else np.ones(len(s.get(TIME, [0.0])), bool) for s in samples]
+        return torch.as_tensor(np.stack(steps))
+
+    def images(self, samples, name: str) -> Tensor:
+        return torch.from_numpy(np.stack([resize(s[IMAGES + name], self.image_size) for s in samples]))
+
+    def audio(self, samples) -> tuple[Tensor | None, Tensor | None]:
+        """Sound from each sample's start, in whole memory tokens, with the encoder's context of zeros before it."""
+        if not self.spec.microphones or AUDIO not in samples[0]:
+            return None, None
+        token, context = CausalAudioEncoder.TOKEN, CausalAudioEncoder.CONTEXT
+        ends = np.stack([np.asarray(s[TIME], np.float64) for s in samples]) * self.spec.sample_rate
+        heard = np.floor(ends / token + 1e-6).astype(np.int64)
+        wave = np.zeros((len(samples), context + int(heard.max()) * token, len(self.spec.microphones)), np.float32)
+        for row, sample, count in zip(wave, samples, heard.max(1)):
+            sound = sample[AUDIO][: count * token]
+            row[context : context + len(sound)] = sound
+        return torch.from_numpy(wave), torch.from_numpy(heard)
+
+    def utterances(self, samples) -> tuple[Tensor | None, Tensor | None]:
+        waves = [np.asarray(s.get("utterance", ()), np.float32) for s in samples]
+        lengths = np.array([len(w) for w in waves])
+        if not lengths.any():
+            return None, None
+        out = np.zeros((len(waves), lengths.max()), np.float32)
+        for row, wave in zip(out, waves):
+            row[: len(wave)] = wave
+        return torch.from_numpy(out), torch.from_numpy(lengths)
+
+
+def resize(images: np.ndarray, size: int) -> np.ndarray:
+    """(K, H, W, 3) uint8 -> (K, size, size, 3) by area averaging (shrinking) or cubic interpolation (growing)."""
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise SpecError(f"images: uint8 (K, H, W, 3) is needed, got {images.dtype} {images.shape}")
+    if images.shape[1:3] == (size, size):
+        return images
+    way = cv2.INTER_AREA if min(images.shape[1:3]) > size else cv2.INTER_CUBIC
+    return np.stack([cv2.resize(image, (size, size), interpolation=way) for image in images])
+
+
+def _stack(samples, key: str) -> Tensor | None:
+    if key not in samples[0]:
+        return None
+    return torch.from_numpy(np.stack([np.asarray(s[key], np.float32) for s in samples]))

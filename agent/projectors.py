@@ -1,0 +1,108 @@
+"""Projectors between the encoders, the backbone and the generators.
+
+Input projectors: a feature grid (N, P, P, width_in) -> tokens (N, count, width).
+Legend: N images, P grid side.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Linear(nn.Module):
+    """One linear map a patch (LLaVA, Liu et al. 2023)."""
+
+    def __init__(self, width_in: int, width: int, grid: int):
+        super().__init__()
+        self.count = grid * grid
+        self.net = nn.Linear(width_in, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.flatten(1, 2))
+
+
+class MLP(nn.Module):
+    """Two layers with GELU a patch (LLaVA-1.5, Liu et al. 2023)."""
+
+    def __init__(self, width_in: int, width: int, grid: int):
+        super().__init__()
+        self.count = grid * grid
+        self.net = nn.Sequential(nn.Linear(width_in, width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.flatten(1, 2))
+
+
+class PixelShuffle(nn.Module):
+    """Joins `factor` x `factor` neighbouring patches into one token before the linear map (as MiniGPT-v2 joins four
+    neighbours, Chen et al. 2023): fewer tokens, nothing thrown away."""
+
+    def __init__(self, width_in: int, width: int, grid: int, factor: int = 2):
+        super().__init__()
+        if grid % factor:
+            raise ValueError(f"a grid of {grid} cannot be joined by {factor}")
+        self.factor, self.count = factor, (grid // factor) ** 2
+        self.net = nn.Linear(width_in * factor * factor, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, p, _, width = x.shape
+        f = self.factor
+        x = x.view(n, p // f, f, p // f, f, width).transpose(2, 3).reshape(n, -1, f * f * width)
+        return self.net(x)
+
+
+class Resampler(nn.Module):
+    """Learned queries attend to the patches with 2-D sine positions (Qwen-VL, Bai et al. 2023)."""
+
+    def __init__(self, width_in: int, width: int, grid: int, count: int = 16):
+        super().__init__()
+        self.count = count
+        self.queries = nn.Parameter(0.02 * torch.randn(count, width))
+        self.inlet, self.norm = nn.Linear(width_in, width), nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, max(1, width // 40), batch_first=True)
+        self.register_buffer("position", sine_positions(grid, width), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = self.norm(self.inlet(x.flatten(1, 2)))
+        queries = self.queries.expand(len(x), -1, -1)
+        return self.attention(queries, values + self.position, values, need_weights=False)[0]
+
+
+def sine_positions(grid: int, width: int) -> Tensor:
+    """Fixed positions (grid^2, width): half of the width for the row, half for the column."""
+    half = width // 2
+    frequency = 10000 ** (-torch.arange(0, half, 2) / half)
+    angle = torch.arange(grid)[:, None] * frequency
+    line = torch.cat([angle.sin(), angle.cos()], -1)[:, :half]
+    line = nn.functional.pad(line, (0, half - line.shape[1]))
+    rows = line[:, None].expand(-1, grid, -1)
+    both = torch.cat([rows, rows.transpose(0, 1)], -1).flatten(0, 1)
+    return nn.functional.pad(both, (0, width - both.shape[1]))
+
+
+class SpokenText(nn.Module):
+    """Recogniser output -> text-slot embeddings: frames whose best label is blank or repeats the one before are
+    dropped, the others become the expectation of the backbone's own token embeddings under the frame's distribution.
+
+    What was heard so lies in the space of what was read: an agent that follows text follows speech.
+    forward: log-probabilities (B, T, V), lengths (B,), table (V, width) -> (B, count, width), mask (B, count).
+    """
+
+    def __init__(self, count: int = 32):
+        super().__init__()
+        self.count = count
+
+    def forward(self, log_probs: Tensor, lengths: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+        best = log_probs.argmax(-1)
+        before = nn.functional.pad(best[:, :-1], (1, 0), value=0)
+        inside = torch.arange(best.shape[1], device=best.device) < lengths[:, None]
+        kept = (best != 0) & (best != before) & inside
+        probs = log_probs.exp()
+        probs = torch.cat([torch.zeros_like(probs[..., :1]), probs[..., 1:]], -1)
+        probs = probs / probs.sum(-1, keepdim=True).clamp(min=1e-6)
+        order = torch.where(kept, torch.arange(best.shape[1], device=best.device), best.shape[1]).sort(1)[0]
+        order = order[:, : self.count]
+        mask = order < best.shape[1]
+        index = order.clamp(max=best.shape[1] - 1)[..., None].expand(-1, -1, probs.shape[-1])
+        return probs.gather(1, index) @ table, mask

@@ -1,0 +1,125 @@
+"""The shared contract: the names of what is sensed and done, their shapes, units and frames.
+
+Every part of the project speaks LeRobot's key dialect:
+
+    observation.images.NAME   uint8   (H, W, 3)  RGB
+    observation.audio.mic     float32 (n, C)     samples in [-1, 1] since the last observation that was given
+    observation.state         float32 (S,)       names and units in Spec.state
+    task                      str                the instruction as text, "" when it is spoken or not yet given
+    timestamp                 float              seconds, when the sensors were read
+    action                    float32 (A,)       names and bounds in ActionSpec
+
+This module imports numpy only, so that environments and robot nodes need no learning stack.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Mapping
+
+import numpy as np
+
+IMAGES = "observation.images."
+AUDIO = "observation.audio.mic"
+STATE = "observation.state"
+FORCE = "observation.force"
+TASK = "task"
+TIME = "timestamp"
+ACTION = "action"
+
+
+class SpecError(ValueError):
+    """An observation, action or description that breaks the contract; the message names what came and what is allowed."""
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """What an action means.
+
+    kind "ee_delta": (dx, dy, dz, dyaw, gripper) in [-1, 1]; the first four are multiplied by `scale` (m, m, m, rad per
+    control step) and added to the last commanded tool target, in the robot's base frame, the tool pointing down;
+    gripper +1 is open and -1 is closed.
+    kind "joint_position": absolute joint angles in rad, then the gripper's opening in m.
+    kind "native": whatever the environment takes; passed through untouched.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    scale: tuple[float, ...] = ()
+    workspace: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None  # (min, max) m, base frame
+
+    def __post_init__(self):
+        if self.kind not in ("ee_delta", "joint_position", "native"):
+            raise SpecError(f"action kind {self.kind!r}: allowed are ee_delta, joint_position, native")
+        if not len(self.names) == len(self.low) == len(self.high):
+            raise SpecError(f"{len(self.names)} action names, {len(self.low)} low and {len(self.high)} high bounds")
+
+    @property
+    def size(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a robot senses and does. Distances in m, angles in rad, positions in the robot's base frame."""
+
+    cameras: dict[str, tuple[int, int]]  # name -> (height, width) in pixels
+    state: tuple[str, ...]
+    action: ActionSpec
+    control_hz: float
+    microphones: tuple[tuple[float, float, float], ...] = ()  # one position a channel
+    sample_rate: int = 16000  # Hz
+    force: tuple[str, ...] = field(default=())  # names of the wrist force channels, N
+
+    def check(self, obs: Mapping[str, Any]) -> None:
+        """Raise SpecError naming the first key that is missing or has another shape or type than this Spec says."""
+        for name, (height, width) in self.cameras.items():
+            _check_array(obs, IMAGES + name, (height, width, 3), np.uint8)
+        _check_array(obs, STATE, (len(self.state),), np.float32)
+        if self.microphones:
+            _check_array(obs, AUDIO, (None, len(self.microphones)), np.float32)
+        if self.force:
+            _check_array(obs, FORCE, (len(self.force),), np.float32)
+        if not isinstance(obs.get(TASK), str):
+            raise SpecError(f"{TASK}: a str is needed, got {type(obs.get(TASK)).__name__}")
+
+    def to_dict(self) -> dict:
+        """Plain JSON-able form; `from_dict` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any]) -> "Spec":
+        action = {k: _tuples(v) for k, v in d["action"].items()}
+        rest = {k: _tuples(v) for k, v in d.items() if k not in ("action", "cameras")}
+        cameras = {name: tuple(size) for name, size in d["cameras"].items()}
+        return cls(cameras=cameras, action=ActionSpec(**action), **rest)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What a policy answers: actions (T, A) float32, the i-th meant for [stamp + i/hz, stamp + (i+1)/hz).
+
+    `stamp` is the time of the observation that the chunk was made from, not the time when it was ready.
+    """
+
+    actions: np.ndarray
+    stamp: float
+    hz: float
+
+
+def _check_array(obs: Mapping[str, Any], key: str, shape: tuple, dtype) -> None:
+    if key not in obs:
+        raise SpecError(f"{key} is missing; the observation has {sorted(obs)}")
+    value = obs[key]
+    fits = isinstance(value, np.ndarray) and value.dtype == dtype and len(value.shape) == len(shape)
+    if not fits or any(want not in (None, got) for want, got in zip(shape, value.shape)):
+        got = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise SpecError(f"{key}: {np.dtype(dtype)} {shape} is needed, got {got}")
+    if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+        raise SpecError(f"{key}: holds NaN or infinite values")
+
+
+def _tuples(value):
+    return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,330 @@
+"""One state-free arm model: kinematics, limits, and the one function from a chunk to a timed joint trajectory.
+
+    q      (7,)    joint angles, rad                  tool    (x, y, z, yaw) of the TCP, m and rad, tool pointing down
+    pose   (4, 4)  base_T_tcp, homogeneous, m         twist   (6,) linear then angular, m and rad, base frame
+
+The base frame is x forward, y left, z up. The TCP lies between the finger tips, its z axis leaves the hand and its y axis
+is the direction in which the fingers open. At yaw 0 the TCP's x axis points forward.
+
+The solver works on Python floats: for chains of seven joints they are several times as fast as small numpy arrays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import acos, atan2, cos, pi, sin, sqrt
+
+import numpy as np
+
+from agent.spec import ActionSpec, Chunk, SpecError
+
+FLANGE_TO_TCP = 0.107 + 0.1034  # m along the last joint's axis: flange, then hand frame to finger tips
+HAND_YAW = -pi / 4  # rad, the hand's mounting about the flange's axis
+
+# Modified Denavit-Hartenberg rows (Craig): a (m), d (m), cos(alpha), sin(alpha), of joints 1..7.
+# Franka Robotics, FCI documentation, "Robot and interface specifications"; Panda and FR3 share them.
+FRANKA_DH = (
+    (0.0, 0.333, 1.0, 0.0),
+    (0.0, 0.0, 0.0, -1.0),
+    (0.0, 0.316, 0.0, 1.0),
+    (0.0825, 0.0, 0.0, 1.0),
+    (-0.0825, 0.384, 0.0, -1.0),
+    (0.0, 0.0, 0.0, 1.0),
+    (0.088, 0.0, 0.0, 1.0),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """Geometry and limits of one arm; every array is (7,), in rad and s."""
+
+    name: str
+    dh: tuple[tuple[float, float, float, float], ...]
+    q_min: np.ndarray
+    q_max: np.ndarray
+    dq_max: np.ndarray
+    ddq_max: np.ndarray
+    dddq_max: np.ndarray
+    home: np.ndarray  # tool down over the middle of the table; the posture that redundancy is spent on
+    max_opening: float = 0.08  # m between the fingers
+
+
+def _franka(name, **limits) -> Arm:
+    arrays = {key: np.array(value, dtype=float) for key, value in limits.items()}
+    home = np.array([0.0, 0.1, 0.0, -2.2, 0.0, 2.3, pi / 4])
+    for array in (*arrays.values(), home):
+        array.setflags(write=False)
+    return Arm(name=name, dh=FRANKA_DH, home=home, **arrays)
+
+
+# Limits: the same document, sections "Limits for Panda" and "Limits for Franka Research 3".
+PANDA = _franka(
+    "panda",
+    q_min=(-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973),
+    q_max=(2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973),
+    dq_max=(2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61),
+    ddq_max=(15.0, 7.5, 10.0, 12.5, 15.0, 20.0, 20.0),
+    dddq_max=(7500.0, 3750.0, 5000.0, 6250.0, 7500.0, 10000.0, 10000.0),
+)
+FR3 = _franka(
+    "fr3",
+    q_min=(-2.7437, -1.7837, -2.9007, -3.0421, -2.8065, 0.5445, -3.0159),
+    q_max=(2.7437, 1.7837, 2.9007, -0.1518, 2.8065, 4.5169, 3.0159),
+    dq_max=(2.62, 2.62, 2.62, 2.62, 5.26, 4.18, 5.26),
+    ddq_max=(10.0,) * 7,
+    dddq_max=(5000.0,) * 7,
+)
+ARMS = {"panda": PANDA, "fr3": FR3}
+
+
+# Forward kinematics. A frame is twelve floats: its x, y and z axes and its origin, in the base frame.
+
+
+def _turn(frame, a, d, cos_alpha, sin_alpha, angle):
+    """frame @ Rx(alpha) @ Tx(a) @ Rz(angle) @ Tz(d): one modified Denavit-Hartenberg row."""
+    x0, x1, x2, y0, y1, y2, z0, z1, z2, p0, p1, p2 = frame
+    c, s = cos(angle), sin(angle)
+    u0, u1, u2 = cos_alpha * y0 + sin_alpha * z0, cos_alpha * y1 + sin_alpha * z1, cos_alpha * y2 + sin_alpha * z2
+    z0, z1, z2 = cos_alpha * z0 - sin_alpha * y0, cos_alpha * z1 - sin_alpha * y1, cos_alpha * z2 - sin_alpha * y2
+    return (
+        c * x0 + s * u0, c * x1 + s * u1, c * x2 + s * u2,
+        c * u0 - s * x0, c * u1 - s * x1, c * u2 - s * x2,
+        z0, z1, z2,
+        p0 + a * x0 + d * z0, p1 + a * x1 + d * z1, p2 + a * x2 + d * z2,
+    )  # fmt: skip
+
+
+def _frames(arm: Arm, q) -> list[tuple]:
+    """Frames of the seven links, each on its joint's axis, then the TCP's."""
+    frame = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
+    frames = []
+    for row, angle in zip(arm.dh, q):
+        frame = _turn(frame, *row, angle)
+        frames.append(frame)
+    frames.append(_turn(frame, 0.0, FLANGE_TO_TCP, 1.0, 0.0, HAND_YAW))
+    return frames
+
+
+def _matrix(frame) -> np.ndarray:
+    pose = np.eye(4)
+    pose[:3] = np.reshape(frame, (4, 3)).T
+    return pose
+
+
+def _jacobian(frames) -> np.ndarray:
+    t0, t1, t2 = frames[7][9:]
+    columns = []
+    for _, _, _, _, _, _, z0, z1, z2, p0, p1, p2 in frames[:7]:
+        r0, r1, r2 = t0 - p0, t1 - p1, t2 - p2
+        columns.append((z1 * r2 - z2 * r1, z2 * r0 - z0 * r2, z0 * r1 - z1 * r0, z0, z1, z2))
+    return np.array(columns).T
+
+
+def fk(arm: Arm, q) -> np.ndarray:
+    """base_T_tcp (4, 4)."""
+    return _matrix(_frames(arm, np.asarray(q, dtype=float).tolist())[7])
+
+
+def link_poses(arm: Arm, q) -> np.ndarray:
+    """base_T_link of the seven links, then base_T_tcp: (8, 4, 4)."""
+    return np.stack([_matrix(frame) for frame in _frames(arm, np.asarray(q, dtype=float).tolist())])
+
+
+def jacobian(arm: Arm, q) -> np.ndarray:
+    """(6, 7): the TCP's twist in the base frame per rad/s of each joint."""
+    return _jacobian(_frames(arm, np.asarray(q, dtype=float).tolist()))
+
+
+# Tool poses
+
+
+def tool_pose(x: float, y: float, z: float, yaw: float) -> np.ndarray:
+    """base_T_tcp (4, 4) of a tool that points straight down."""
+    return _matrix(_tool_frame(x, y, z, yaw))
+
+
+def _tool_frame(x, y, z, yaw):
+    c, s = cos(yaw), sin(yaw)
+    return (c, s, 0.0, s, -c, 0.0, 0.0, 0.0, -1.0, x, y, z)
+
+
+def pose_to_tool(pose: np.ndarray) -> tuple[float, float, float, float]:
+    """(x, y, z, yaw) of a pose; whatever it leans by is dropped."""
+    x, y, z = pose[:3, 3].tolist()
+    return x, y, z, atan2(pose[1, 0] - pose[0, 1] * -1.0, pose[0, 0] - pose[1, 1])
+
+
+# Inverse kinematics
+
+
+def ik(arm: Arm, pose: np.ndarray, seed_q, *, iterations: int = 40, tolerance: float = 1e-7) -> np.ndarray:
+    """Joint angles (7,) within the limits whose TCP is at `pose`, near the seed's branch; see `residual` for how near.
+
+    Damped least squares with the damping falling with the squared error (Sugihara, "Solvability-unconcerned inverse
+    kinematics by the Levenberg-Marquardt method", IEEE T-RO 2011), joints that would leave their limits held there
+    (active set), and the redundant degree of freedom spent on staying near `arm.home`. Since the posture does not
+    depend on the seed, closed paths of the tool close in joint space. Out of reach gives the nearest that was found.
+
+    `tolerance` bounds the twist to the target (m and rad mixed) and the last null-space step (rad / 1000).
+    """
+    goal = tuple(np.asarray(pose, dtype=float)[:3].T.ravel().tolist())
+    return _solve(arm, goal, np.clip(np.asarray(seed_q, dtype=float), arm.q_min, arm.q_max), iterations, tolerance)
+
+
+def residual(arm: Arm, pose: np.ndarray, q) -> tuple[float, float]:
+    """Distance (m) and angle (rad) between the TCP at `q` and `pose`."""
+    goal = tuple(np.asarray(pose, dtype=float)[:3].T.ravel().tolist())
+    error = np.array(_twist(_frames(arm, np.asarray(q, dtype=float).tolist())[7], goal))
+    return float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:]))
+
+
+def _solve(arm, goal, q, iterations, tolerance):
+    for _ in range(iterations):
+        frames = _frames(arm, q.tolist())
+        error = _twist(frames[7], goal)
+        step = _step(arm, q, _jacobian(frames), error)
+        size = sum(e * e for e in error)
+        if size < tolerance * tolerance and np.abs(step).max() < 1000.0 * tolerance:
+            break
+        q = q + step
+    return q
+
+
+_MAX_TURN = 0.7  # rad (and m) of error that one step may be asked to remove; further the linearisation is worthless
+_EYE = np.eye(6)
+
+
+def _step(arm, q, jac, error):
+    """Least-squares step towards the target within the limits, plus the null-space step towards home."""
+    size = sqrt(sum(e * e for e in error))
+    twist = np.array(error) * min(1.0, _MAX_TURN / max(size, 1e-12))
+    damping = (1e-10 + 1e-2 * min(size, _MAX_TURN) ** 2) * _EYE
+    low, high = arm.q_min - q, arm.q_max - q
+    wish = arm.home - q
+    free = jac
+    for _ in range(7):
+        step = wish + free.T @ np.linalg.solve(free @ free.T + damping, twist - jac @ wish)
+        bounded = np.minimum(np.maximum(step, low), high)
+        out = bounded != step
+        if not out.any():
+            return step
+        free = free * ~out
+        wish = np.where(out, bounded, wish)
+    return bounded
+
+
+def _twist(frame, goal):
+    """Twist (6 floats) that carries `frame` to `goal` in one second: the rotation as axis times angle."""
+    a0, a1, a2, b0, b1, b2, c0, c1, c2, p0, p1, p2 = frame
+    d0, d1, d2, e0, e1, e2, f0, f1, f2, g0, g1, g2 = goal
+    w0 = 0.5 * (a1 * d2 - a2 * d1 + b1 * e2 - b2 * e1 + c1 * f2 - c2 * f1)
+    w1 = 0.5 * (a2 * d0 - a0 * d2 + b2 * e0 - b0 * e2 + c2 * f0 - c0 * f2)
+    w2 = 0.5 * (a0 * d1 - a1 * d0 + b0 * e1 - b1 * e0 + c0 * f1 - c1 * f0)
+    cosine = 0.5 * (a0 * d0 + a1 * d1 + a2 * d2 + b0 * e0 + b1 * e1 + b2 * e2 + c0 * f0 + c1 * f1 + c2 * f2 - 1.0)
+    sine = sqrt(w0 * w0 + w1 * w1 + w2 * w2)
+    if sine < 1e-9 and cosine < 0.0:  # half a turn: the axis is lost, so start about the tool's own
+        w0, w1, w2, sine = c0, c1, c2, 1.0
+    factor = atan2(sine, cosine) / sine if sine > 1e-9 else 1.0
+    return g0 - p0, g1 - p1, g2 - p2, factor * w0, factor * w1, factor * w2
+
+
+# From a chunk to a timed joint trajectory
+
+
+@dataclass(frozen=True, eq=False)
+class JointState:
+    stamp: float  # s
+    position: np.ndarray  # (7,) rad
+    opening: float  # m
+
+
+@dataclass(frozen=True, eq=False)
+class JointTrajectory:
+    """Absolute and timed: from `start` (the command at the chunk's stamp) through `positions`, linearly in joint space."""
+
+    start: JointState
+    times: np.ndarray  # (T,) s, absolute, increasing
+    positions: np.ndarray  # (T, 7) rad
+    openings: np.ndarray  # (T,) m
+
+    @property
+    def stamp(self) -> float:
+        return self.start.stamp
+
+    @property
+    def end(self) -> float:
+        """Time (s) from which the last point is held."""
+        return float(self.times[-1])
+
+    def at(self, t: float) -> tuple[np.ndarray, float]:
+        """Joint angles (7,) and opening at time t: the start before the stamp, the last point after the end."""
+        i = int(np.searchsorted(self.times, t))
+        if i == len(self.times):
+            return self.positions[-1], float(self.openings[-1])
+        before = (self.start.position, self.start.opening) if i == 0 else (self.positions[i - 1], self.openings[i - 1])
+        since = self.start.stamp if i == 0 else self.times[i - 1]
+        w = max(0.0, (t - since) / (self.times[i] - since))
+        return before[0] + w * (self.positions[i] - before[0]), float(before[1] + w * (self.openings[i] - before[1]))
+
+
+def ee_delta_action(workspace, scale=(0.04, 0.04, 0.04, 0.3)) -> ActionSpec:
+    """Deltas to the commanded tool target and a gripper; `workspace` is (min, max) of the TCP, m, base frame."""
+    names = ("dx", "dy", "dz", "dyaw", "gripper")
+    return ActionSpec("ee_delta", names, (-1.0,) * 5, (1.0,) * 5, tuple(scale), workspace)
+
+
+def joint_position_action(arm: Arm) -> ActionSpec:
+    """Absolute joint angles within the arm's limits, then the opening."""
+    names = (*(f"joint_{i}" for i in range(1, 8)), "opening")
+    return ActionSpec("joint_position", names, (*arm.q_min.tolist(), 0.0), (*arm.q_max.tolist(), arm.max_opening))
+
+
+def plan(chunk: Chunk, action: ActionSpec, arm: Arm, command: JointState) -> JointTrajectory:
+    """The timed joint trajectory that a chunk means.
+
+    `command` is what was last commanded as of chunk.stamp, not what was measured: deltas accumulate on it. Action i is
+    reached at stamp + (i + 1) / hz. Actions are clipped to the spec's bounds, targets to its workspace, and a step that
+    would need a joint to exceed its velocity limit is shortened along its line in joint space. Each point depends on
+    the one before it alone, so a chunk cut in two means the same. Raises SpecError for a wrong shape, kind or a NaN.
+    """
+    actions = _checked(chunk, action, command)
+    reach = arm.dq_max / chunk.hz
+    follow = {"ee_delta": _follow_tool, "joint_position": _follow_joints}[action.kind]
+    q, points, openings = np.asarray(command.position, dtype=float), [], []
+    for row in np.clip(actions, action.low, action.high):
+        target, opening = follow(row, action, arm, q)
+        step = target - q
+        q = np.clip(q + step / max(1.0, float(np.max(np.abs(step) / reach))), arm.q_min, arm.q_max)
+        points.append(q)
+        openings.append(opening)
+    times = chunk.stamp + np.arange(1, len(points) + 1) / chunk.hz
+    start = JointState(chunk.stamp, np.asarray(command.position, dtype=float), float(command.opening))
+    return JointTrajectory(start, times, np.array(points), np.array(openings))
+
+
+def _checked(chunk, action, command) -> np.ndarray:
+    if action.kind == "native":
+        raise SpecError("action kind 'native' means no joint trajectory: ee_delta and joint_position do")
+    actions = np.asarray(chunk.actions, dtype=float)
+    if actions.ndim != 2 or actions.shape[1] != action.size or len(actions) == 0:
+        raise SpecError(f"chunk of shape {actions.shape}: (T, {action.size}) with T >= 1 is needed for {action.kind}")
+    if not np.isfinite(actions).all():
+        raise SpecError("chunk holds NaN or infinite actions")
+    if not chunk.hz > 0 or not np.isfinite(chunk.stamp):
+        raise SpecError(f"chunk at {chunk.hz} Hz, stamp {chunk.stamp}: a rate above 0 and a finite stamp are needed")
+    if np.shape(command.position) != (7,) or not np.isfinite(command.position).all():
+        raise SpecError(f"command {command.position}: 7 finite joint angles are needed")
+    return actions
+
+
+def _follow_tool(row, action, arm, q):
+    x, y, z, yaw = pose_to_tool(fk(arm, q))
+    dx, dy, dz, dyaw = (float(r) * s for r, s in zip(row, action.scale))
+    low, high = action.workspace or ((-np.inf,) * 3, (np.inf,) * 3)
+    target = [min(max(p, lo), hi) for p, lo, hi in zip((x + dx, y + dy, z + dz), low, high)]
+    q = _solve(arm, _tool_frame(*target, yaw + dyaw), np.clip(q, arm.q_min, arm.q_max), 40, 1e-7)
+    return q, 0.5 * (float(row[4]) + 1.0) * arm.max_opening
+
+
+def _follow_joints(row, action, arm, q):
+    return row[:7], float(row[7])

@@ -1,0 +1,169 @@
+"""The simulated world of one episode: steps control periods and answers where things are and what touches what.
+
+Positions in m and angles in rad in the base frame; the tool is the point between the finger tips (x, y, z, yaw).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from envs.arm import Arm, JointState, fk, ik, pose_to_tool, tool_pose
+from envs.tabletop.mjcf import DAMPING, STIFFNESS, TIMESTEP, model_xml
+from envs.tabletop.scene import KINDS, Item, Scene
+
+GRIPPER_SPEED = 0.2  # m/s of opening
+IMPACT_SPEED = 0.08  # m/s lost within one time step: below it nothing is heard
+IMPACT_GAP = 0.06  # s in which an item is heard only once
+LEAD = np.array(DAMPING) / np.array(STIFFNESS)  # s; times the velocity it cancels the servo's lag
+
+
+@dataclass(frozen=True)
+class Impact:
+    """Something hit something: `impulse` in N s, materials as in scene.KINDS."""
+
+    time: float
+    position: np.ndarray
+    materials: tuple[str, str]
+    impulse: float
+
+
+class World:
+    """Physics of a Scene. `command` is the last commanded joint target, `time` in s from the start."""
+
+    def __init__(self, scene: Scene, arm: Arm, control_hz: float):
+        self.scene, self.arm, self.period = scene, arm, 1.0 / control_hz
+        self.items = {item.name: item for item in scene.items}
+        self.model = mujoco.MjModel.from_xml_string(model_xml(scene, arm))
+        self.data = mujoco.MjData(self.model)
+        self._index()
+        start = ik(arm, tool_pose(*scene.start), np.array(arm.home))
+        self.command = JointState(0.0, start, arm.max_opening)
+        self._place_arm(start, arm.max_opening)
+        self.impacts: list[Impact] = []
+
+    def _index(self) -> None:
+        model = self.model
+        self._free = [item for item in self.scene.items if KINDS[item.kind].mass]
+        adr = [model.body(item.name).dofadr[0] for item in self._free]
+        self._free_dofs = np.array([np.arange(a, a + 3) for a in adr], dtype=int).reshape(-1, 3)
+        self._last_heard = np.full(len(self._free), -1.0)
+        self._body = {item.name: model.body(item.name).id for item in self.scene.items}
+        self._caps = {n: model.joint(f"{n}_cap").qposadr[0] for n in self.items if self.items[n].kind in ("button", "buzzer")}
+        self._fingers = tuple(model.body(f"finger_{side}").id for side in ("left", "right"))
+        self._tool = model.site("tool").id
+
+    def _place_arm(self, q: np.ndarray, opening: float) -> None:
+        self.data.qpos[:7], self.data.qpos[7:9] = q, opening / 2
+        self._reference, self._opening = np.array(q), opening
+        self.data.ctrl[:7], self.data.ctrl[7] = q, opening
+        mujoco.mj_forward(self.model, self.data)
+        self._touching = None
+
+    # ---- motion
+
+    def step(self, command: JointState) -> None:
+        """One control period: the joint target moves linearly from the last command to this one."""
+        data, n = self.data, round(self.period / TIMESTEP)
+        start, lead = self._reference, LEAD * (command.position - self._reference) / self.period
+        self.impacts, before = [], data.qvel[self._free_dofs]
+        for i in range(n):
+            data.ctrl[:7] = start + (command.position - start) * ((i + 1) / n) + lead
+            reach = GRIPPER_SPEED * TIMESTEP
+            self._opening += min(max(command.opening - self._opening, -reach), reach)
+            data.ctrl[7] = self._opening
+            mujoco.mj_step(self.model, data)
+            before = self._hear(before)
+        self._reference, self.command, self._touching = np.array(command.position), command, None
+        mujoco.mj_forward(self.model, data)
+
+    def _hear(self, before: np.ndarray) -> np.ndarray:
+        """Note the free items whose velocity jumped in this time step; gives the velocities (N, 3) of now."""
+        now = self.data.qvel[self._free_dofs]
+        jumps = np.abs(now - before)
+        if jumps.size and jumps.max() > IMPACT_SPEED:
+            for k in np.flatnonzero(jumps.max(1) > IMPACT_SPEED):
+                if self.time - self._last_heard[k] > IMPACT_GAP:
+                    self._last_heard[k] = self.time
+                    self._add_impact(self._free[k], float(np.linalg.norm(before[k])))
+        return now
+
+    def _add_impact(self, item: Item, speed: float) -> None:
+        kind = KINDS[item.kind]
+        partners = [self._material(b) for a, b in self._contact_pairs() if a == self._body[item.name]]
+        materials = (kind.material, partners[0] if partners else "wood")
+        self.impacts.append(Impact(self.time, self.position(item.name).copy(), materials, kind.mass * speed))
+
+    def _material(self, body: int) -> str:
+        name = self.model.body(body).name.removesuffix("_cap")
+        return KINDS[self.items[name].kind].material if name in self.items else ("metal" if body else "wood")
+
+    # ---- the arm
+
+    @property
+    def time(self) -> float:
+        return self.data.time
+
+    @property
+    def joints(self) -> np.ndarray:
+        return self.data.qpos[:7].copy()
+
+    @property
+    def opening(self) -> float:
+        """Measured distance between the fingers, m."""
+        return float(self.data.qpos[7] + self.data.qpos[8])
+
+    @property
+    def tool(self) -> np.ndarray:
+        """Measured tool pose (x, y, z, yaw)."""
+        return np.array(pose_to_tool(fk(self.arm, self.data.qpos[:7])))
+
+    @property
+    def target(self) -> np.ndarray:
+        """Last commanded tool pose (x, y, z, yaw)."""
+        return np.array(pose_to_tool(fk(self.arm, self.command.position)))
+
+    @property
+    def wrist_force(self) -> np.ndarray:
+        return self.data.sensor("wrist_force").data.copy()
+
+    # ---- the items
+
+    def position(self, name: str) -> np.ndarray:
+        """Centre of an item (3,)."""
+        return self.data.xpos[self._body[name]]
+
+    def yaw(self, name: str) -> float:
+        rotation = self.data.xmat[self._body[name]]
+        return float(np.arctan2(rotation[3], rotation[0]))
+
+    def upright(self, name: str) -> float:
+        """Cosine of the angle between the item's z axis and the vertical."""
+        return float(self.data.xmat[self._body[name]][8])
+
+    def pressed(self, name: str) -> float:
+        """How far a button or buzzer is pushed down, m."""
+        return float(max(-self.data.qpos[self._caps[name]], 0.0))
+
+    def touching(self, name: str) -> bool:
+        """The item touches a finger."""
+        return any((self._body[name], finger) in self._contacts() for finger in self._fingers)
+
+    def held(self, name: str) -> bool:
+        """The item is between the fingers: both touch it."""
+        return all((self._body[name], finger) in self._contacts() for finger in self._fingers)
+
+    def in_contact(self, name: str, other: str) -> bool:
+        return (self._body[name], self._body[other]) in self._contacts()
+
+    def _contacts(self) -> set[tuple[int, int]]:
+        if self._touching is None:
+            self._touching = set(self._contact_pairs())
+        return self._touching
+
+    def _contact_pairs(self) -> list[tuple[int, int]]:
+        """Pairs of bodies in contact, each in both orders."""
+        bodies = self.model.geom_bodyid[self.data.contact.geom].reshape(-1, 2).tolist()
+        return [(a, b) for a, b in bodies] + [(b, a) for a, b in bodies]

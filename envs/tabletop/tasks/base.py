@@ -1,0 +1,89 @@
+"""What a task is. One file a task; `envs.tabletop.tasks.TASKS` lists them.
+
+A task draws its scene, says what its instruction can sound like, names its reward terms, and says when it is done, when
+it has definitely failed, and what its expert does now. An instance lives for one episode.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from envs.tabletop.scene import Item, Scene
+
+if TYPE_CHECKING:
+    from envs.tabletop.physics import World
+
+
+class Task:
+    name: str
+    forms: tuple[str, ...]  # phrasings in training, with {slots} that Scene.words fills
+    held_out_forms: tuple[str, ...]  # phrasings of split new_phrasings, of words that occur in training
+    weights: dict[str, float]  # of the named reward terms
+    time_limit = 15.0  # s after the instruction is known
+    hold = 0.5  # s that success must last
+    failure_hold = 0.5  # s that a failure must last to be definite
+
+    def scene(self, rng: np.random.Generator, split: str) -> Scene:
+        raise NotImplementedError
+
+    def begin(self, world: World, heard_at: float, rng: np.random.Generator) -> None:
+        """Called once, when the world stands. `heard_at` (s): when the instruction will be known."""
+
+    def cues(self) -> tuple[float, ...]:
+        """Times (s) of sounds that nobody could foresee and that the expert reacts to."""
+        return ()
+
+    def sounds(self, world: World, duration: float) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What the scene itself emits in the coming `duration`: (position (3,), waveform (n,) at SAMPLE_RATE)."""
+        return []
+
+    def success(self, world: World) -> bool:
+        raise NotImplementedError
+
+    def failure(self, world: World) -> bool:
+        return False
+
+    def reward(self, world: World) -> dict[str, float]:
+        """Named terms in 0..1, weighed by `weights`."""
+        raise NotImplementedError
+
+    def expert(self, world: World) -> np.ndarray:
+        """The ee_delta action (5,) for the current state; called only once the instruction is known."""
+        raise NotImplementedError
+
+    def focus(self, world: World) -> np.ndarray:
+        """Where the expert is going now (3,)."""
+        raise NotImplementedError
+
+
+def distance(world: World, point) -> float:
+    """From the tool to a point, m."""
+    return float(np.linalg.norm(world.tool[:3] - point))
+
+
+def nearness(d: float, scale: float = 0.1) -> float:
+    """1 at distance 0, falling smoothly to 0; `scale` (m) is where it has fallen to 0.24."""
+    return float(1.0 - np.tanh(d / scale))
+
+
+def lifted(world: World, item: Item, height: float) -> bool:
+    """The item is held by the fingers, its underside `height` (m) over the table."""
+    return world.held(item.name) and world.position(item.name)[2] - item.height / 2 > height
+
+
+def wrong_lifted(world: World, items: list[Item], height: float = 0.05) -> bool:
+    return any(lifted(world, item, height) for item in items)
+
+
+def inside(world: World, item: Item, bowl: Item) -> bool:
+    """The item's centre is within the bowl's rim, and lower than a hand's width over its floor."""
+    offset = world.position(item.name) - world.position(bowl.name)
+    low = offset[2] < bowl.height / 2 + 0.25 * item.height
+    return bool(np.hypot(*offset[:2]) < bowl.radius - 0.005 and low)
+
+
+def released(world: World, item: Item) -> bool:
+    """No finger touches the item, and the gripper is open wider than it."""
+    return not world.touching(item.name) and world.opening > 2 * item.radius + 0.005

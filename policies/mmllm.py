@@ -1,0 +1,97 @@
+"""The MM-LLM as a policy: observation in, chunk out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping
+
+import numpy as np
+import torch
+
+from agent import checkpoint
+from agent.encoders.speech import greedy
+from agent.hearing import UtteranceDetector
+from agent.model import EmbodiedModel
+from agent.perception import SoundMemory
+from agent.processor import Processor
+from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, Chunk, Spec, SpecError
+
+CONFIDENCE = 0.8  # an utterance is taken for an instruction when its words are at least this likely on average
+
+
+class MMLLMPolicy:
+    """Plays an EmbodiedModel. What was heard since the last decision must be in the next observation."""
+
+    def __init__(self, model: EmbodiedModel, processor: Processor, device: str = "cpu"):
+        self.model, self.processor, self.device = model.to(device).eval(), processor, device
+        self.reset(model.spec, 0)
+
+    @classmethod
+    def load(cls, name: str | Path, device: str = "cpu") -> "MMLLMPolicy":
+        """From a checkpoint directory or a shipped name. Raises agent.checkpoint.CheckpointError."""
+        model, processor, _ = checkpoint.load(name)
+        return cls(model, processor, device)
+
+    def reset(self, spec: Spec, seed: int) -> None:
+        """Forget everything. Raises SpecError where the robot senses or does other things than the model learned."""
+        require_same(self.model.spec, spec)
+        self.random = torch.Generator(self.device).manual_seed(seed)
+        self.detector = UtteranceDetector(spec.sample_rate)
+        self.utterance, self.spoken = np.zeros(0, np.float32), ""
+        self.sound = None
+        if self.model.audio is not None:
+            encode = torch.inference_mode()(lambda wave: self.model.listen(wave.to(self.device)))
+            self.sound = SoundMemory(encode, len(spec.microphones), self.model.memory)
+
+    def act(self, obs: Mapping[str, Any]) -> Chunk:
+        self.model.spec.check(obs)
+        if self.sound is not None:
+            self.hear(obs[AUDIO], float(obs[TIME]))
+        batch = self.batch(obs)
+        with torch.inference_mode():
+            actions = self.model.act(batch.to(self.device), self.random)
+        return Chunk(actions[0, 0].cpu().numpy(), float(obs[TIME]), self.model.spec.control_hz)
+
+    def hear(self, samples: np.ndarray, now: float) -> None:
+        """Remember the sound that ended at `now` (s), and take the words of an utterance that ended in it."""
+        self.sound.push(samples)
+        start = now - len(samples) / self.model.spec.sample_rate
+        for utterance in self.detector.push(samples, start):
+            words, sure = self.transcribe(utterance.waveform)
+            if words and sure >= CONFIDENCE:
+                self.utterance, self.spoken = utterance.waveform, words
+
+    def transcribe(self, waveform: np.ndarray) -> tuple[str, float]:
+        """Mono waveform (n,) -> (words, mean probability of the chosen words)."""
+        if self.model.speech is None:
+            return "", 0.0
+        wave = torch.from_numpy(np.asarray(waveform, np.float32))[None].to(self.device)
+        with torch.inference_mode():
+            log_probs, frames = self.model.speech(wave, torch.tensor([wave.shape[1]], device=self.device))
+        best, label = log_probs[0, : int(frames[0])].max(-1)
+        said = best[label > 0].exp()
+        words = self.processor.tokenizer.decode(greedy(log_probs, frames)[0]).strip()
+        return words, float(said.mean()) if len(said) else 0.0
+
+    def batch(self, obs: Mapping[str, Any]):
+        sample = {TASK: obs[TASK], STATE: obs[STATE][None], "utterance": self.utterance,
+                  "known": np.array([bool(obs[TASK]) or len(self.utterance) > 0])}
+        sample |= {IMAGES + name: obs[IMAGES + name][None] for name in self.model.spec.cameras}
+        batch = self.processor([sample])
+        memory = self.sound.recall() if self.sound is not None else None
+        if memory is not None:
+            batch.memory = memory.clone()
+            batch.heard = torch.tensor([[memory.shape[1]]])
+        return batch
+
+
+def require_same(learned: Spec, offered: Spec) -> None:
+    """Raise SpecError naming the first thing in which a robot differs from the one the weights were trained for."""
+    for name in ("cameras", "state", "action", "control_hz", "microphones", "sample_rate"):
+        ours, theirs = getattr(learned, name), getattr(offered, name)
+        if name == "cameras":
+            ours, theirs = sorted(ours), sorted(theirs)
+        if name == "microphones":
+            ours, theirs = len(ours), len(theirs)
+        if name != "action" and ours != theirs:
+            raise SpecError(f"the weights were trained with {name} {ours}, this robot has {theirs}")

@@ -1,0 +1,97 @@
+"""Demonstrations -> samples for agent/processor.py: K decisions of one episode, their targets and what was heard.
+
+What the n-th sample is depends on (seed, n) alone, so a run can stop and go on anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from agent.processor import FOCUS, OBJECTS, Batch, Processor
+from agent.spec import ACTION, AUDIO, IMAGES, STATE, TASK, TIME
+from training.data.demos import DemoReader
+from training.data.frame_cache import FrameCache
+
+SURPRISE, HEARD = "annotation.surprise", "annotation.heard"
+
+
+def target_weight(surprise: np.ndarray, start: int, horizon: int) -> np.ndarray:
+    """(horizon,) of 0 and 1: which actions of a chunk that was decided at frame `start` may be learned.
+
+    The chunk ends with the episode, and before the first later frame at which something unforeseen has happened: what
+    the demonstrator did from there on is a reaction to what had not been sensed when the chunk was decided.
+    """
+    ahead = surprise[start + 1 : start + horizon]
+    known = int(np.argmax(ahead)) + 1 if ahead.any() else len(ahead) + 1
+    return (np.arange(horizon) < known).astype(np.float32)
+
+
+@dataclass
+class Dropout:
+    """Probabilities with which a modality is hidden from the backbone for a whole sample."""
+
+    front: float = 0.02
+    wrist: float = 0.05
+    state: float = 0.05
+    audio: float = 0.1
+
+
+class DemoWindows:
+    """An endless, random-access stream of batches of demonstrations.
+
+    batch: samples a batch; decisions: K, drawn at random from one episode each. `mixer` turns an episode's sound tracks
+    into what the agent heard: (tracks, rng) -> (n, C).
+    """
+
+    def __init__(self, reader: DemoReader, cache: FrameCache, processor: Processor, horizon: int, batch: int = 16,
+                 decisions: int = 4, seed: int = 0, mixer=None, dropout: Dropout | None = None):
+        self.reader, self.cache, self.processor, self.horizon = reader, cache, processor, horizon
+        self.batch, self.decisions, self.seed, self.mixer = batch, decisions, seed, mixer
+        self.dropout = dropout or Dropout()
+        self.columns = reader.columns()
+        lengths = np.array([e.length for e in reader.episodes])
+        self.chances = lengths / lengths.sum()
+
+    def __getitem__(self, n: int) -> Batch:
+        rng = np.random.default_rng([self.seed, n])
+        episodes = rng.choice(len(self.chances), self.batch, p=self.chances)
+        batch = self.processor([self.sample(int(e), rng) for e in episodes])
+        for name, chance in vars(self.dropout).items():
+            batch.absent[name] = _draw(rng, self.batch, chance)
+        return batch
+
+    def sample(self, episode: int, rng: np.random.Generator) -> dict:
+        info = self.reader.episodes[episode]
+        steps = np.sort(rng.integers(0, info.length, self.decisions))
+        rows = info.start + steps
+        out = {TASK: info.task, TIME: steps / self.reader.fps, STATE: self.columns[STATE][rows]}
+        out |= {IMAGES + name: self.cache.frames(IMAGES + name, rows) for name in self.processor.spec.cameras}
+        out |= self.targets(info, steps)
+        for key in (FOCUS, OBJECTS):
+            if key in self.columns:
+                out[key] = self.columns[key][rows]
+        if HEARD in self.columns:
+            out["known"] = self.columns[HEARD][rows].astype(bool).reshape(-1)
+        if self.mixer is not None and info.tracks is not None:
+            out[AUDIO] = self.mixer(self.reader.audio(episode), rng)
+        return out
+
+    def targets(self, info, steps: np.ndarray) -> dict:
+        """Chunks (K, H, A) and weights (K, H); beyond the episode the last action is repeated with weight 0."""
+        ahead = steps[:, None] + np.arange(self.horizon)
+        rows = info.start + np.minimum(ahead, info.length - 1)
+        surprise = self.columns.get(SURPRISE)
+        if surprise is None:
+            weight = (ahead < info.length).astype(np.float32)
+        else:
+            own = surprise[info.start : info.start + info.length].astype(bool).reshape(-1)
+            weight = np.stack([target_weight(own, s, self.horizon) for s in steps])
+        return {ACTION: self.columns[ACTION][rows], "action_weight": weight}
+
+
+def _draw(rng: np.random.Generator, count: int, chance: float):
+    import torch
+
+    return torch.from_numpy(rng.random(count) < chance)

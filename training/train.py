@@ -1,0 +1,220 @@
+"""The training loop: pre-training, instruction tuning and demonstrations differ only in their YAML."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Mapping
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from agent import checkpoint
+from agent.model import EmbodiedModel
+
+
+class TrainError(ValueError):
+    """A training set-up that cannot work; the message says what came and what is allowed."""
+
+
+@dataclass
+class Schedule:
+    """How long and how fast. steps: optimiser steps; minutes: stop the clock-bound run there, with the schedule
+    stretched over the time that is left; rate: peak learning rate after `warmup` steps, cosine to `floor` of it."""
+
+    steps: int = 10000
+    rate: float = 1e-3
+    warmup: int = 300
+    floor: float = 0.02
+    decay: float = 0.05  # AdamW's weight decay, matrices only
+    clip: float = 1.0
+    ema: float = 0.998
+    save_every: int = 500
+    log_every: int = 50
+    seed: int = 0
+    precision: str = "auto"  # auto, bf16, fp32
+    workers: int = 1
+    train: tuple[str, ...] = ("",)  # prefixes of the parameter names that are trained
+    weights: Mapping[str, float] = field(default_factory=dict)  # of the named losses; 1 where not given
+
+    def at(self, step: int) -> float:
+        if step < self.warmup:
+            return self.rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.rate * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def precision(asked: str) -> str:
+    """accelerate's name for `asked`; "auto" takes bf16 where the hardware multiplies it fast (a CPU without AVX512-BF16
+    or AMX is a hundred times slower in bf16 than in fp32)."""
+    if asked not in ("auto", "bf16", "fp32"):
+        raise TrainError(f"precision {asked!r}: allowed are auto, bf16, fp32")
+    if asked == "auto":
+        fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else fast_bf16_cpu()
+        asked = "bf16" if fast else "fp32"
+    return "bf16" if asked == "bf16" else "no"
+
+
+def fast_bf16_cpu() -> bool:
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def parameter_groups(model: nn.Module, schedule: Schedule) -> list[dict]:
+    """Freeze what no prefix names; weight decay for matrices. Raises TrainError for a prefix that matches nothing."""
+    for prefix in schedule.train:
+        if not any(name.startswith(prefix) for name, _ in model.named_parameters()):
+            parts = sorted({name.split(".")[0] for name, _ in model.named_parameters()})
+            raise TrainError(f"train: no parameter begins with {prefix!r}; the model's parts are {parts}")
+    for name, p in model.named_parameters():
+        p.requires_grad_(p.requires_grad and name.startswith(tuple(schedule.train)))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [{"params": [p for p in trained if p.ndim >= 2], "weight_decay": schedule.decay},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0}]
+
+
+class Average:
+    """Exponential moving average of the weights, corrected for its start (Polyak & Juditsky 1992; Adam's correction)."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay, self.step = decay, 0
+        self.values = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        self.step += 1
+        keep = min(self.decay, self.step / (self.step + 10))
+        for name, p in model.named_parameters():
+            if name in self.values:
+                self.values[name].lerp_(p, 1 - keep)
+
+    @torch.no_grad()
+    def swap(self, model: nn.Module) -> None:
+        """Exchange the model's weights with the averaged ones; a second call undoes it."""
+        for name, p in model.named_parameters():
+            if name in self.values:
+                own = p.detach().clone()
+                p.copy_(self.values[name])
+                self.values[name] = own
+
+
+class Trainer:
+    """Model, optimiser, average and their state on disk; `run` is the loop."""
+
+    def __init__(self, model: EmbodiedModel, config: Mapping, tokenizer, data, schedule: Schedule, out: str | Path):
+        self.model, self.config, self.tokenizer, self.data = model, config, tokenizer, data
+        self.schedule, self.out, self.step = schedule, Path(out), 0
+        self.accelerator = Accelerator(mixed_precision=precision(schedule.precision))
+        groups = parameter_groups(model, schedule)
+        self.optimizer = torch.optim.AdamW(groups, lr=schedule.rate, betas=(0.9, 0.98), eps=1e-8)
+        self.average = Average(model, schedule.ema)
+        self.ready, self.optimizer = self.accelerator.prepare(model, self.optimizer)
+
+    def run(self) -> None:
+        """Train to schedule.steps from where the last checkpoint in `out` stands."""
+        self.resume()
+        steps = range(self.step, self.schedule.steps)
+        loader = DataLoader(self.data, batch_size=None, sampler=steps, num_workers=self.schedule.workers,
+                            multiprocessing_context="spawn" if self.schedule.workers else None,
+                            prefetch_factor=4 if self.schedule.workers else None)
+        log = Log(self.out)
+        self.ready.train()
+        for batch in tqdm(loader, initial=self.step, total=self.schedule.steps, unit="step", smoothing=0.05):
+            losses = self.update(batch)
+            log.add(losses, len(batch.text) * batch.known.shape[1])
+            if self.step % self.schedule.log_every == 0:
+                log.write(self.step, self.schedule.at(self.step))
+            if self.step % self.schedule.save_every == 0 or self.step == self.schedule.steps:
+                self.save()
+
+    def update(self, batch) -> dict[str, float]:
+        """One optimiser step. All random numbers of a step come from its own seed, so a resumed run is the same run."""
+        torch.manual_seed(self.schedule.seed * 1_000_003 + self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.at(self.step)
+        with self.accelerator.autocast():
+            losses = self.ready(batch.to(self.accelerator.device))
+        total = sum(self.schedule.weights.get(name, 1.0) * value for name, value in losses.items())
+        self.accelerator.backward(total)
+        norm = self.accelerator.clip_grad_norm_(self.ready.parameters(), self.schedule.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update(self.model)
+        self.step += 1
+        return {name: float(value.detach()) for name, value in losses.items()} | {"gradient": float(norm)}
+
+    def save(self) -> None:
+        """The averaged weights as a checkpoint to play (`weights/`), and all that is needed to go on (`resume/`)."""
+        if not self.accelerator.is_main_process:
+            return
+        folder = self.out / "resume"
+        folder.mkdir(parents=True, exist_ok=True)
+        raw = {name: p.detach().cpu().contiguous().clone() for name, p in self.model.named_parameters()}
+        save_file(raw, folder / "model.tmp")
+        save_file(self.average.values, folder / "average.tmp")
+        save_file(flat_optimizer(self.optimizer), folder / "optimizer.tmp")
+        for name in ("model", "average", "optimizer"):
+            (folder / f"{name}.tmp").replace(folder / f"{name}.safetensors")
+        (folder / "step.json").write_text(json.dumps({"step": self.step, "average": self.average.step}))
+        self.average.swap(self.model)
+        checkpoint.save(self.out / "weights", self.model, self.config, self.tokenizer, notes={"steps": self.step})
+        self.average.swap(self.model)
+
+    def resume(self) -> None:
+        folder = self.out / "resume"
+        if not (folder / "step.json").is_file():
+            return
+        at = json.loads((folder / "step.json").read_text())
+        self.step, self.average.step = at["step"], at["average"]
+        self.model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+        self.average.values = load_file(folder / "average.safetensors")
+        load_flat_optimizer(self.optimizer, load_file(folder / "optimizer.safetensors"))
+
+
+def flat_optimizer(optimizer) -> dict[str, torch.Tensor]:
+    """An optimiser's state as named tensors (safetensors holds nothing else)."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{key}": value.detach().cpu().clone() for i, s in state.items() for key, value in s.items()}
+
+
+def load_flat_optimizer(optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    whole = optimizer.state_dict()
+    state: dict[int, dict] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+
+
+class Log:
+    """Means of the losses since the last line: on screen, in TensorBoard, and in log.jsonl."""
+
+    def __init__(self, out: Path):
+        out.mkdir(parents=True, exist_ok=True)
+        self.board, self.file = SummaryWriter(str(out / "tensorboard")), out / "log.jsonl"
+        self.clear()
+
+    def clear(self) -> None:
+        self.sums, self.count, self.samples, self.since = {}, 0, 0, time.perf_counter()
+
+    def add(self, losses: Mapping[str, float], samples: int) -> None:
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.count, self.samples = self.count + 1, self.samples + samples
+
+    def write(self, step: int, rate: float) -> None:
+        line = {name: value / self.count for name, value in self.sums.items()}
+        line |= {"rate": rate, "samples_per_s": self.samples / (time.perf_counter() - self.since)}
+        for name, value in line.items():
+            self.board.add_scalar(name, value, step)
+        with self.file.open("a") as f:
+            f.write(json.dumps({"step": step} | line) + "\n")
+        tqdm.write(f"step {step:6d}  " + "  ".join(f"{name} {value:.4g}" for name, value in line.items()))
+        self.clear()
