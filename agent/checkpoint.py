@@ -60,8 +60,8 @@ def save(folder: str | Path, model: EmbodiedModel, config: Mapping, tokenizer: P
     tensors = {name: _stored(name, value, dtype) for name, value in model.state_dict().items()}
     save_file(_without_ties(tensors), folder / "model.safetensors")
     tokenizer.save_pretrained(folder / "tokenizer")
-    page = {"model": dict(config), "spec": model.spec.to_dict(), "notes": dict(notes or {})}
-    (folder / "config.json").write_text(json.dumps(page, indent=1))
+    whole = {"model": dict(config), "spec": model.spec.to_dict(), "notes": dict(notes or {})}
+    (folder / "config.json").write_text(json.dumps(whole, indent=1))
 
 
 def _stored(name: str, value: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
@@ -85,18 +85,23 @@ def find(name: str | Path) -> Path:
                           f"or one of the shipped {shipped}")
 
 
+def page(folder: Path) -> dict:
+    """A checkpoint's config.json: {"model", "spec", "notes"}."""
+    return json.loads((folder / "config.json").read_text())
+
+
 def load(name: str | Path) -> tuple[EmbodiedModel, Processor, dict]:
     """(model in evaluation mode, its processor, the whole config). Raises CheckpointError."""
     folder = find(name)
-    page = json.loads((folder / "config.json").read_text())
-    spec, tokenizer = Spec.from_dict(page["spec"]), load_tokenizer(folder / "tokenizer")
-    model = new_model(page["model"], spec, tokenizer)
+    config = page(folder)
+    spec, tokenizer = Spec.from_dict(config["spec"]), load_tokenizer(folder / "tokenizer")
+    model = new_model(config["model"], spec, tokenizer)
     weights = {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "model.safetensors").items()}
     missing, unknown = model.load_state_dict(weights, strict=False)
     missing = [name for name in missing if not name.endswith("lm_head.weight")]
     if missing or unknown:
         raise CheckpointError(f"{folder}: weights do not fit the config; missing {missing[:5]}, unknown {unknown[:5]}")
-    return model.eval(), Processor(spec, tokenizer, page["model"]["image_size"]), page
+    return model.eval(), Processor(spec, tokenizer, config["model"]["image_size"]), config
 
 
 def fit(model: EmbodiedModel, name: str | Path) -> tuple[list[str], list[str]]:

@@ -27,8 +27,8 @@ class TrainError(ValueError):
 
 @dataclass
 class Schedule:
-    """How long and how fast. steps: optimiser steps; minutes: stop the clock-bound run there, with the schedule
-    stretched over the time that is left; rate: peak learning rate after `warmup` steps, cosine to `floor` of it."""
+    """How long and how fast. steps: optimiser steps; rate: peak learning rate after `warmup` steps, then cosine to
+    `floor` of it."""
 
     steps: int = 10000
     rate: float = 1e-3

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 HOP = 160  # samples, 10 ms at 16 kHz
 WINDOW = 512  # samples
-LAGS = 16  # largest inter-channel lag that is kept, samples: 1 ms, a path difference of 0.34 m
+LAGS = 20  # largest inter-channel lag that is kept, samples: 1.25 ms, a path difference of 0.43 m
 
 
 def mel_filters(bands: int, bins: int, sample_rate: int) -> Tensor:
@@ -32,7 +32,7 @@ def _mel(hertz: float) -> float:
 
 class Features(nn.Module):
     """Waveform (B, n, C) -> (B, F, size): log-mel of each channel, and for each further channel its phase against the
-    first as a generalised cross-correlation with phase transform (GCC-PHAT, Knapp & Carter 1976) at lags of +-1 ms.
+    first as a generalised cross-correlation with phase transform (GCC-PHAT, Knapp & Carter 1976) at lags of +-1.25 ms.
 
     Log-mel alone throws phase away, and with it the direction that two ears hear. Frame f reads the samples
     [f HOP, f HOP + WINDOW): no padding, so F = (n - WINDOW) // HOP + 1.
@@ -48,12 +48,14 @@ class Features(nn.Module):
         frames = wave.transpose(1, 2).unfold(2, WINDOW, HOP) * self.window
         spectrum = torch.fft.rfft(frames.float())  # B, C, F, bins
         power = spectrum.real.square() + spectrum.imag.square()
-        logmel = (torch.log(power @ self.filters + 1e-5) + 4.0) / 4.0
+        logmel = _channels_last((torch.log(power @ self.filters + 1e-5) + 4.0) / 4.0)
+        if wave.shape[2] == 1:
+            return logmel
         cross = spectrum[:, 1:] * spectrum[:, :1].conj()
         phase = cross / cross.abs().clamp(min=1e-6)
         lags = torch.fft.irfft(phase, n=WINDOW)
         lags = torch.cat([lags[..., -LAGS:], lags[..., : LAGS + 1]], dim=-1) * 4.0
-        return torch.cat([_channels_last(logmel), _channels_last(lags)], dim=-1)
+        return torch.cat([logmel, _channels_last(lags)], dim=-1)
 
 
 def _channels_last(x: Tensor) -> Tensor:

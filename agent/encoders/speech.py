@@ -90,3 +90,29 @@ def greedy(log_probs: Tensor, lengths: Tensor) -> list[list[int]]:
         merged = torch.unique_consecutive(row[: int(length)])
         out.append(merged[merged != BLANK].tolist())
     return out
+
+
+class WhisperSpeech(nn.Module):
+    """A local Whisper checkpoint's encoder (Radford et al. 2022) under the same CTC head: same interface as
+    SpeechEncoder. Utterances are padded to the 30 s that Whisper takes; T counts 50 frames a second.
+
+    train: whether the encoder's own weights are trained; the head always is.
+    """
+
+    def __init__(self, vocabulary: int, path: str, train: bool = False, sample_rate: int = 16000):
+        super().__init__()
+        from transformers import WhisperFeatureExtractor, WhisperModel
+
+        self.extract = WhisperFeatureExtractor.from_pretrained(path, local_files_only=True)
+        if self.extract.sampling_rate != sample_rate:
+            raise ValueError(f"{path} hears at {self.extract.sampling_rate} Hz, the robot at {sample_rate} Hz")
+        self.encoder = WhisperModel.from_pretrained(path, local_files_only=True, use_safetensors=True).get_encoder()
+        self.encoder.requires_grad_(train)
+        self.head = nn.Linear(self.encoder.config.d_model, vocabulary)
+
+    def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        cut = [row[: int(n)].cpu().numpy() for row, n in zip(wave, lengths)]
+        features = self.extract(cut, sampling_rate=self.extract.sampling_rate, return_tensors="pt").input_features
+        states = self.encoder(features.to(wave.device)).last_hidden_state
+        frames = (lengths // (2 * HOP)).clamp(max=states.shape[1])
+        return self.head(states).log_softmax(-1), frames

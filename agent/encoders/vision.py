@@ -65,11 +65,12 @@ class HuggingFaceVision(nn.Module):
     """Any local Hugging Face vision model with patch tokens (SigLIP, CLIP, DINOv2/v3 ...), as `AutoModel` loads it.
 
     `path` is a local directory in the hub's format; nothing is downloaded. Images are resized to the size that the
-    checkpoint names and normalised with its preprocessor's mean and deviation. Class and register tokens are dropped.
+    checkpoint names, whatever `image_size` they arrive in, and normalised with its preprocessor's mean and deviation.
+    Class and register tokens are dropped.
     forward: uint8 (N, H, W, 3) -> (N, P, P, width).
     """
 
-    def __init__(self, path: str, train: bool = False):
+    def __init__(self, path: str, image_size: int | None = None, train: bool = False):
         super().__init__()
         from transformers import AutoImageProcessor, AutoModel
 

@@ -16,6 +16,7 @@ MAX_IMAGE = 640  # pixels a side
 FLANGE = 0.107  # m from the last joint's frame to the hand's
 PRESS_TRAVEL = 0.012  # m that a button or buzzer can be pushed down
 PRESSABLE = ("button", "buzzer")
+ROLLS = 'condim="6" friction="0.8 0.005 0.001"'  # rolling friction stops what rolls
 WALLS = 12  # boxes in the ring of a bowl, capsules in that of a plate
 
 LINKS = (  # (mass kg, capsules (from xyz, to xyz, radius)) of links 1..7 in their own frames
@@ -32,8 +33,7 @@ DAMPING = (220, 260, 160, 160, 40, 40, 24)  # Nm s/rad
 TORQUE = (261, 261, 261, 261, 36, 36, 36)  # Nm, three times a Franka's: the simulated servo must never be what slips
 
 HEAD = """
-<option timestep="{timestep}" integrator="implicitfast" cone="elliptic" impratio="10" iterations="20" ls_iterations="10"
- tolerance="1e-6"/>
+<option timestep="{timestep}" integrator="implicitfast" cone="elliptic" impratio="10"/>
 <size memory="4M"/>
 <visual>
  <global offwidth="{image}" offheight="{image}"/><quality shadowsize="0" offsamples="0" numslices="16" numstacks="10" numquads="1"/>
@@ -61,13 +61,13 @@ def model_xml(scene: Scene, arm: Arm) -> str:
 
 
 def _surroundings(look: Look) -> str:
-    position = np.array((1.02, 0.0, 0.66)) + look.camera_shift
-    target = np.array((0.445, 0.0, 0.02)) + look.look_shift
+    position = np.array((1.15, 0.0, 0.82)) + look.camera_shift
+    target = np.array((0.435, 0.0, 0.01)) + look.look_shift
     light = _v([0.48 * look.brightness] * 3)
     return (
         f'<light directional="true" castshadow="false" dir="{_v(look.light_direction)}" diffuse="{light}" specular="0.1 0.1 0.1"/>'
         f'<geom name="table" type="plane" size="0.6 0.6 0.1" pos="0.25 0 0" rgba="{_v(look.table_rgb)} 1"/>'
-        f'<camera name="front" pos="{_v(position)}" xyaxes="{_v(look_at(position, target))}" fovy="41"/>'
+        f'<camera name="front" pos="{_v(position)}" xyaxes="{_v(look_at(position, target))}" fovy="35.5"/>'
     )
 
 
@@ -144,11 +144,11 @@ def _box(item: Item, rgba: str, mass: float) -> str:
 
 
 def _cylinder(item: Item, rgba: str, mass: float) -> str:
-    return f'<geom type="cylinder" size="{_v((item.radius, item.height / 2))}" mass="{mass}" {rgba}/>'
+    return f'<geom type="cylinder" size="{_v((item.radius, item.height / 2))}" mass="{mass}" {ROLLS} {rgba}/>'
 
 
 def _ball(item: Item, rgba: str, mass: float) -> str:
-    return f'<geom type="sphere" size="{item.radius}" mass="{mass}" condim="6" friction="0.8 0.005 0.002" {rgba}/>'
+    return f'<geom type="sphere" size="{item.radius}" mass="{mass}" {ROLLS} {rgba}/>'
 
 
 def _bowl(item: Item, rgba: str, mass: float) -> str:
@@ -156,7 +156,7 @@ def _bowl(item: Item, rgba: str, mass: float) -> str:
     lean, half = 18.0, item.height / 2
     mean = item.radius - half * np.tan(np.radians(lean))
     width = (item.radius + 0.004) * np.tan(np.pi / WALLS)
-    text = f'<geom type="cylinder" size="{_v((mean - 0.6 * half, 0.003))}" pos="0 0 {0.003 - half}" mass="{0.5 * mass}" {rgba}/>'
+    text = f'<geom type="cylinder" size="{_v((mean - half * np.tan(np.radians(lean)) + 0.002, 0.003))}" pos="0 0 {0.003 - half}" mass="{0.5 * mass}" {rgba}/>'
     for k in range(WALLS):
         angle = 2 * np.pi * k / WALLS
         where = (mean * np.cos(angle), mean * np.sin(angle), 0)
@@ -187,10 +187,9 @@ def _button(item: Item, rgba: str, mass: float) -> str:
 
 def _buzzer(item: Item, rgba: str, mass: float) -> str:
     """A dark box with a coloured dome that gives way."""
-    dome = item.radius * 0.85
-    base = item.height - dome
-    cap = f'<geom type="sphere" size="{dome}" mass="0.03" {rgba}/>'
-    return _base("box", item, base, "0.18 0.18 0.20 1") + _cap(item, item.height / 2 - dome, cap)
+    dome, wide = 0.018, 0.85 * item.radius
+    cap = f'<geom type="ellipsoid" size="{_v((wide, wide, dome))}" mass="0.03" {rgba}/>'
+    return _base("box", item, item.height - dome, "0.18 0.18 0.20 1") + _cap(item, item.height / 2 - dome, cap)
 
 
 def _base(shape: str, item: Item, height: float, rgba: str) -> str:

@@ -127,6 +127,7 @@ class World:
 
     @property
     def wrist_force(self) -> np.ndarray:
+        """Force (3,) of the hand on the wrist in the hand's frame, N."""
         return self.data.sensor("wrist_force").data.copy()
 
     # ---- the items
@@ -135,13 +136,9 @@ class World:
         """Centre of an item (3,)."""
         return self.data.xpos[self._body[name]]
 
-    def yaw(self, name: str) -> float:
-        rotation = self.data.xmat[self._body[name]]
-        return float(np.arctan2(rotation[3], rotation[0]))
-
-    def upright(self, name: str) -> float:
-        """Cosine of the angle between the item's z axis and the vertical."""
-        return float(self.data.xmat[self._body[name]][8])
+    def rotation(self, name: str) -> np.ndarray:
+        """The item's axes in the base frame, as columns (3, 3)."""
+        return self.data.xmat[self._body[name]].reshape(3, 3)
 
     def pressed(self, name: str) -> float:
         """How far a button or buzzer is pushed down, m."""

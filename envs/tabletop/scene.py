@@ -40,7 +40,7 @@ KINDS = {
     "plate": Kind((0.058, 0.068), (0.010, 0.012), 0.50, "ceramic"),
     "button": Kind((0.030, 0.034), (0.030, 0.034), 0.0, "plastic"),
     "buzzer": Kind((0.032, 0.036), (0.050, 0.056), 0.0, "plastic"),
-    "box": Kind((0.024, 0.026), (0.044, 0.048), 0.10, "cardboard", True),
+    "box": Kind((0.024, 0.026), (0.044, 0.048), 0.10, "wood", True),
 }
 KIND_NAMES, COLOUR_NAMES = tuple(KINDS), tuple(COLOURS)
 GRASPABLE = tuple(name for name, kind in KINDS.items() if kind.graspable and name != "box")
@@ -48,7 +48,7 @@ HELD_OUT = (("red", "ball"), ("green", "cube"), ("blue", "cylinder"), ("yellow",
 
 WORKSPACE = ((0.28, -0.32, 0.01), (0.68, 0.32, 0.45))  # (min, max) of the tool
 SCALE = (0.04, 0.04, 0.04, 0.3)  # m, m, m, rad a control step for an action of 1
-TABLE = ((0.34, -0.27), (0.63, 0.27))  # (min, max) x, y of where object centres are drawn
+TABLE = ((0.34, -0.25), (0.61, 0.25))  # (min, max) x, y of where object centres are drawn
 GAP = 0.045  # m between two objects: room for an open finger
 
 
@@ -137,12 +137,13 @@ class SceneDraw:
             free = self.pairs(wish_kinds, wish_colours)
             self.add(role, wish_kinds if free else kinds, wish_colours if free else COLOUR_NAMES)
 
-    def scene(self, words: dict[str, str] | None = None, table=TABLE, gap: float = GAP) -> Scene:
-        """Place everything (more things in split "distractors") and draw light, camera and the arm's start."""
+    def scene(self, words: dict[str, str] | None = None, table=TABLE, gap: float = GAP, aside: float = 0.0) -> Scene:
+        """Place everything (more things in split "distractors") and draw light, camera and the arm's start. Items of
+        one kind lie at least `aside` m apart in y: seen from the microphones in other directions."""
         if self.split == "distractors":
             for _ in range(2):
                 self.add("extra", GRASPABLE)
-        return Scene(tuple(self._place(table, gap)), self._look(), self._start(), dict(words or {}))
+        return Scene(tuple(self._place(table, gap, aside)), self._look(), self._start(), dict(words or {}))
 
     def _item(self, role: str, kind: str, colour: str) -> Item:
         radius = self._size(KINDS[kind].radius)
@@ -160,13 +161,13 @@ class SceneDraw:
         span = high - low
         return float(self.rng.choice([self.rng.uniform(low - 0.4 * span, low), self.rng.uniform(high, high + 0.4 * span)]))
 
-    def _place(self, table, gap: float) -> list[Item]:
+    def _place(self, table, gap: float, aside: float) -> list[Item]:
         """Rejection sampling, the largest first; starts again when an item finds no room."""
         order = sorted(range(len(self.items)), key=lambda i: -self.items[i].radius)
         for _ in range(200):
             placed: dict[int, Item] = {}
             for i in order:
-                spot = self._spot(self.items[i], list(placed.values()), table, gap)
+                spot = self._spot(self.items[i], list(placed.values()), table, gap, aside)
                 if spot is None:
                     break
                 placed[i] = replace(self.items[i], position=(*spot, self.items[i].height / 2))
@@ -174,10 +175,14 @@ class SceneDraw:
                 return [placed[i] for i in range(len(self.items))]
         raise ValueError(f"{len(self.items)} items with gaps of {gap} m find no room on {table}")
 
-    def _spot(self, item: Item, placed: list[Item], table, gap: float) -> tuple[float, float] | None:
+    def _spot(self, item: Item, placed: list[Item], table, gap: float, aside: float) -> tuple[float, float] | None:
+        def fits(x: float, y: float, other: Item) -> bool:
+            dx, dy = x - other.position[0], y - other.position[1]
+            return np.hypot(dx, dy) > gap + item.radius + other.radius and (other.kind != item.kind or abs(dy) > aside)
+
         for _ in range(40):
             x, y = self.rng.uniform(*table)
-            if all(np.hypot(x - o.position[0], y - o.position[1]) > gap + item.radius + o.radius for o in placed):
+            if all(fits(x, y, other) for other in placed):
                 return float(x), float(y)
         return None
 

@@ -17,15 +17,14 @@ from training.data.frame_cache import FrameCache
 SURPRISE, HEARD = "annotation.surprise", "annotation.heard"
 
 
-def target_weight(surprise: np.ndarray, start: int, horizon: int) -> np.ndarray:
-    """(horizon,) of 0 and 1: which actions of a chunk that was decided at frame `start` may be learned.
+def foreseen(surprise: np.ndarray, start: int, horizon: int) -> int:
+    """How many actions of a chunk that is decided at frame `start` may be learned, 1..horizon.
 
     The chunk ends with the episode, and before the first later frame at which something unforeseen has happened: what
     the demonstrator did from there on is a reaction to what had not been sensed when the chunk was decided.
     """
     ahead = surprise[start + 1 : start + horizon]
-    known = int(np.argmax(ahead)) + 1 if ahead.any() else len(ahead) + 1
-    return (np.arange(horizon) < known).astype(np.float32)
+    return int(np.argmax(ahead)) + 1 if ahead.any() else len(ahead) + 1
 
 
 @dataclass
@@ -79,16 +78,15 @@ class DemoWindows:
         return out
 
     def targets(self, info, steps: np.ndarray) -> dict:
-        """Chunks (K, H, A) and weights (K, H); beyond the episode the last action is repeated with weight 0."""
-        ahead = steps[:, None] + np.arange(self.horizon)
-        rows = info.start + np.minimum(ahead, info.length - 1)
-        surprise = self.columns.get(SURPRISE)
-        if surprise is None:
-            weight = (ahead < info.length).astype(np.float32)
-        else:
-            own = surprise[info.start : info.start + info.length].astype(bool).reshape(-1)
-            weight = np.stack([target_weight(own, s, self.horizon) for s in steps])
-        return {ACTION: self.columns[ACTION][rows], "action_weight": weight}
+        """Chunks (K, H, A) and weights (K, H). Behind what could be foreseen the last foreseen action is repeated with
+        weight 0, so that not even a noised target holds what came later."""
+        own = np.zeros(info.length, bool)
+        if SURPRISE in self.columns:
+            own = self.columns[SURPRISE][info.start : info.start + info.length].astype(bool).reshape(-1)
+        counts = np.array([foreseen(own, s, self.horizon) for s in steps])[:, None]
+        index = np.arange(self.horizon)
+        rows = info.start + steps[:, None] + np.minimum(index, counts - 1)
+        return {ACTION: self.columns[ACTION][rows], "action_weight": (index < counts).astype(np.float32)}
 
 
 def _draw(rng: np.random.Generator, count: int, chance: float):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from envs.tabletop.scene import Item, Scene
+from envs.tabletop.scene import WORKSPACE, Item, Scene
 
 if TYPE_CHECKING:
     from envs.tabletop.physics import World
@@ -75,6 +75,13 @@ def lifted(world: World, item: Item, height: float) -> bool:
 
 def wrong_lifted(world: World, items: list[Item], height: float = 0.05) -> bool:
     return any(lifted(world, item, height) for item in items)
+
+
+def out_of_reach(world: World, item: Item) -> bool:
+    """The item has left the tool's workspace by more than a finger's width."""
+    low, high = np.array(WORKSPACE)
+    x = world.position(item.name)
+    return bool((x < low - 0.03).any() or (x > high + 0.03).any())
 
 
 def inside(world: World, item: Item, bowl: Item) -> bool:

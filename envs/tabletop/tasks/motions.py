@@ -74,17 +74,19 @@ def grasped(world: World, item: Item) -> bool:
 
 def grasp_point(world: World, item: Item) -> np.ndarray:
     """Tool point to close at: the item's middle, as low as the finger tips allow."""
-    position = world.position(item.name).copy()
-    bottom = position[2] - item.height / 2
-    position[2] = max(position[2], bottom + TIP + 0.004)
-    return position
+    x, y, z = world.position(item.name)
+    return np.array((x, y, max(z, TIP + 0.004)))
 
 
 def grasp_yaw(world: World, item: Item) -> float:
-    """Yaw that lays the fingers on two sides: for cubes of four equal ones the nearest to zero, else zero."""
-    if item.kind == "cube":
-        return wrap(world.yaw(item.name), np.pi / 2)
-    return wrap(world.yaw(item.name), np.pi) if item.kind == "box" else 0.0
+    """Yaw, nearest to zero, that lays the fingers on two sides of the item as it lies."""
+    axes = world.rotation(item.name)
+    if item.kind == "cylinder" and abs(axes[2, 2]) < 0.7:  # toppled: the fingers close across its axis
+        return wrap(np.arctan2(axes[1, 2], axes[0, 2]), np.pi)
+    if item.kind not in ("cube", "box"):
+        return 0.0
+    flat = axes[:, 0] if abs(axes[2, 0]) < 0.7 else axes[:, 1]
+    return wrap(np.arctan2(flat[1], flat[0]), np.pi / 2 if item.kind == "cube" else np.pi)
 
 
 def carry(world: World, item: Item, place, drop: float = 0.0) -> np.ndarray:
@@ -94,9 +96,8 @@ def carry(world: World, item: Item, place, drop: float = 0.0) -> np.ndarray:
 
 
 def release(world: World, item: Item, retreat: float = 0.12) -> np.ndarray:
-    """Open; rise (by `retreat` over the item) once the fingers are clear of it."""
-    wide = 2 * item.radius + 0.008
-    if world.opening < wide or world.touching(item.name):
+    """Open; rise (by `retreat` over the item) once the fingers are wider than it."""
+    if world.opening < 2 * item.radius + 0.010:
         return toward(world, world.target[:3], None, OPEN)
     return lift(world, world.position(item.name)[2] + retreat, OPEN)
 

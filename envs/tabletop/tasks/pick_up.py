@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from envs.tabletop.scene import GRASPABLE, SceneDraw
 from envs.tabletop.tasks import motions
-from envs.tabletop.tasks.base import Task, distance, lifted, nearness, wrong_lifted
+from envs.tabletop.tasks.base import Task, distance, lifted, nearness, out_of_reach, wrong_lifted
 
 
 class PickUp(Task):
@@ -40,7 +40,8 @@ class PickUp(Task):
         return lifted(world, world.scene.role("target"), self.height)
 
     def failure(self, world):
-        return wrong_lifted(world, [item for item in world.scene.items if item.role != "target"])
+        wrong = [item for item in world.scene.items if item.role != "target"]
+        return wrong_lifted(world, wrong) or out_of_reach(world, world.scene.role("target"))
 
     def reward(self, world):
         item = world.scene.role("target")

@@ -6,7 +6,7 @@ import numpy as np
 
 from envs.tabletop.scene import GRASPABLE, SceneDraw
 from envs.tabletop.tasks import motions
-from envs.tabletop.tasks.base import Task, distance, inside, nearness, released, wrong_lifted
+from envs.tabletop.tasks.base import Task, distance, inside, nearness, out_of_reach, released, wrong_lifted
 
 
 class PlaceIn(Task):
@@ -50,7 +50,7 @@ class PlaceIn(Task):
         wrong = [item for item in world.scene.items if item.role in ("other", "extra")]
         bowls = world.scene.roles("other_goal")
         lost = released(world, self.item) and any(inside(world, self.item, bowl) for bowl in bowls)
-        return wrong_lifted(world, wrong) or lost
+        return wrong_lifted(world, wrong) or lost or out_of_reach(world, self.item)
 
     def reward(self, world):
         place, item = world.position(self.bowl.name), world.position(self.item.name)

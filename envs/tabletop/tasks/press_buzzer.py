@@ -42,7 +42,7 @@ class PressBuzzer(Task):
         draw.add("target", ("buzzer",), target=True)
         for _ in range(rng.integers(2, 4)):
             draw.add("other", ("buzzer",))
-        return draw.scene(table=self.table, gap=0.065)
+        return draw.scene(table=self.table, gap=0.065, aside=0.10)
 
     def begin(self, world, heard_at, rng):
         self.target = world.scene.role("target")

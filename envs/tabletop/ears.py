@@ -1,0 +1,43 @@
+"""What the microphones hear in one episode: impacts, the task's sounds, noise, and the operator's voice on its own track."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from envs.tabletop.physics import World
+from envs.tabletop.sound import MICROPHONES, SAMPLE_RATE, Soundscape, mix
+from envs.tabletop.tasks.base import Task
+
+OPERATOR = ((-0.40, -0.90, 0.30), (0.20, 0.90, 0.70))  # (min, max) of where the operator's mouth is, m
+VOICE_STARTS = (0.2, 1.0)  # s
+
+
+class Ears:
+    """`heard_at` (s) is the end of the spoken instruction, 0 when there is none."""
+
+    def __init__(self, rng: np.random.Generator, split: str, utterance: str | None):
+        self.soundscape = Soundscape(MICROPHONES, SAMPLE_RATE, rng)
+        self.heard_at = 0.0
+        position, start = rng.uniform(*OPERATOR), rng.uniform(*VOICE_STARTS)
+        if utterance is not None:
+            waveform = _spoken(utterance, rng, split)
+            self.soundscape.play(start, position, waveform, track="voice")
+            self.heard_at = start + len(waveform) / SAMPLE_RATE
+
+    def emit(self, world: World, task: Task, duration: float) -> None:
+        """What the scene itself will emit in the coming `duration`."""
+        for position, waveform in task.sounds(world, duration):
+            self.soundscape.play(world.time, position, waveform)
+
+    def listen(self, world: World, start: float, duration: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """(mixed (n, C), noiseless tracks) of [start, start + duration), the impacts of the world's last step included."""
+        for hit in world.impacts:
+            self.soundscape.impact(hit.time, hit.position, *hit.materials, hit.impulse)
+        tracks = self.soundscape.render(start, round(duration * SAMPLE_RATE))
+        return mix(**tracks, noise=self.soundscape.noise), tracks
+
+
+def _spoken(utterance: str, rng: np.random.Generator, split: str) -> np.ndarray:
+    from envs.tabletop.voices import draw_voice, speak  # loads the synthesisers, which a written instruction needs not
+
+    return speak(utterance, draw_voice(rng, split))

@@ -1,0 +1,264 @@
+"""The tabletop as a gymnasium environment: seen by two cameras, heard by two microphones, acted in by one arm.
+
+Keys, units and frames are those of agent.spec. The observation at time t holds the sound of the control period before it.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from string import ascii_letters, digits
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from agent.spec import AUDIO, FORCE, IMAGES, STATE, TASK, TIME, Chunk, Spec
+from envs.arm import ARMS, JointState, ee_delta_action, joint_position_action, plan
+from envs.tabletop.ears import Ears
+from envs.tabletop.physics import World
+from envs.tabletop.render import Renderer, project
+from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES, SCALE, SPLITS, WORKSPACE
+from envs.tabletop.sound import MICROPHONES, SAMPLE_RATE
+from envs.tabletop.tasks import TASKS
+from envs.tabletop.tasks.motions import gripper_command, wait, wrap
+from envs.tabletop.words import instruction
+
+CAMERAS = ("front", "wrist")
+DEPTH = "observation.depth."  # + camera: float32 (H, W), m
+STATE_NAMES = (
+    *(f"joint_{i}" for i in range(1, 8)), "gripper", "tool_x", "tool_y", "tool_z", "tool_yaw_sin", "tool_yaw_cos",
+    "target_dx", "target_dy", "target_dz", "target_dyaw", "gripper_target",
+)  # fmt: skip
+INSTRUCT = ("text", "voice", "both", "mixed")
+MAX_OBJECTS = 10
+KICK_STEPS = (2, 5)  # control steps that a perturbation lasts, the end excluded
+VIDEO_SIZE = 384  # pixels a side of render()
+
+
+class TabletopEnv(gym.Env):
+    """One task (or, with task=None, another one each episode) on one split.
+
+    `instruct` says how the instruction comes: "text", "voice" (then obs["task"] stays ""), "both", or "mixed": one of
+    the three an episode. reset(options=...) takes "task", "instruct" and "perturb": kicks a second of the arm, which
+    replace the given action for a few steps.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(
+        self,
+        task: str | None = "pick_up",
+        split: str = "train",
+        action: str = "ee_delta",
+        instruct: str = "text",
+        image_size: int = 128,
+        lazy_images: bool = False,
+        depth: bool = False,
+        force: bool = False,
+        render_mode: str | None = None,
+        arm: str = "panda",
+        control_hz: float = 10.0,
+    ):
+        _check("task", task, (None, *TASKS))
+        _check("split", split, SPLITS)
+        _check("instruct", instruct, INSTRUCT)
+        _check("arm", arm, tuple(ARMS))
+        _check("action", action, ("ee_delta", "joint_position"))
+        _check("render_mode", render_mode, (None, "rgb_array"))
+        self.task_name, self.split, self.instruct = task, split, instruct
+        self.image_size, self.lazy_images, self.with_depth, self.render_mode = image_size, lazy_images, depth, render_mode
+        self.arm, self.period = ARMS[arm], 1.0 / control_hz
+        self._ee_delta = ee_delta_action(WORKSPACE, SCALE)
+        self.robot_spec = Spec(
+            cameras={camera: (image_size, image_size) for camera in CAMERAS},
+            state=STATE_NAMES,
+            action=self._ee_delta if action == "ee_delta" else joint_position_action(self.arm),
+            control_hz=control_hz,
+            microphones=MICROPHONES,
+            sample_rate=SAMPLE_RATE,
+            force=("force_x", "force_y", "force_z") if force else (),
+        )
+        bounds = np.array((self.robot_spec.action.low, self.robot_spec.action.high), np.float32)
+        self.action_space = spaces.Box(*bounds)
+        self.observation_space = self._observation_space()
+
+    def _observation_space(self) -> spaces.Dict:
+        side, n = self.image_size, round(self.period * SAMPLE_RATE)
+        kinds = {
+            AUDIO: spaces.Box(-1.0, 1.0, (n, len(MICROPHONES)), np.float32),
+            STATE: spaces.Box(-np.inf, np.inf, (len(STATE_NAMES),), np.float32),
+            TASK: spaces.Text(200, min_length=0, charset=ascii_letters + digits + " ,.'?!-"),
+            TIME: spaces.Box(0.0, np.inf, (), np.float64),
+        }
+        if self.robot_spec.force:
+            kinds[FORCE] = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+        if not self.lazy_images:
+            kinds |= {IMAGES + c: spaces.Box(0, 255, (side, side, 3), np.uint8) for c in CAMERAS}
+            if self.with_depth:
+                kinds |= {DEPTH + c: spaces.Box(0.0, np.inf, (side, side), np.float32) for c in CAMERAS}
+        return spaces.Dict(kinds)
+
+    # ---- the episode
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        super().reset(seed=seed)
+        options = options or {}
+        for key in options:
+            _check("reset option", key, ("task", "instruct", "perturb"))
+        episode = seed if seed is not None else int(self.np_random.integers(2**31))
+        streams = np.random.default_rng([SPLITS.index(self.split), episode]).spawn(5)
+        scene_rng, words_rng, sound_rng, task_rng, self._kick_rng = streams
+        self.task = TASKS[self._task_of_episode(options, words_rng)]()
+        self.world = World(self.task.scene(scene_rng, self.split), self.arm, self.robot_spec.control_hz)
+        self._renderer = None
+        self._instruct(options, words_rng, sound_rng)
+        self.task.begin(self.world, self.heard_at, task_rng)
+        self._perturb, self._kick, self._kicked = float(options.get("perturb", 0.0)), [], False
+        self._steps = self._succeeding = self._failing = 0
+        self._held, self._surprise = None, False
+        self._hear(-self.period)
+        info = {"success": False, "reward_terms": self.task.reward(self.world), "annotation": self.annotation()}
+        return self._observation(), info | {"task_name": self.task.name, "instruction": self.instruction}
+
+    def _task_of_episode(self, options, rng) -> str:
+        drawn = str(rng.choice(list(TASKS)))
+        name = options.get("task", self.task_name) or drawn
+        return _check("task", name, tuple(TASKS))
+
+    def _instruct(self, options, words_rng, sound_rng) -> None:
+        way = _check("instruct", options.get("instruct", self.instruct), INSTRUCT)
+        drawn = str(words_rng.choice(INSTRUCT[:3]))
+        way = drawn if way == "mixed" else way
+        self.instruction = instruction(self.task, self.world.scene.words, words_rng, self.split)
+        self._text = "" if way == "voice" else self.instruction
+        self._ears = Ears(sound_rng, self.split, None if way == "text" else self.instruction)
+        self.voice_end = self._ears.heard_at
+        self.heard_at = 0.0 if self._text else self.voice_end
+
+    def step(self, action):
+        before = self.time
+        command = self._follow(action)
+        self._ears.emit(self.world, self.task, self.period)
+        self.world.step(command)
+        self._steps += 1
+        self._hear(before)
+        self._notice(before)
+        success, failure = self._judge()
+        terms = self.task.reward(self.world)
+        reward = sum(self.task.weights[name] * value for name, value in terms.items())
+        late = self.time - self.heard_at >= self.task.time_limit - 1e-6
+        info = {"success": success, "reward_terms": terms, "annotation": self.annotation()}
+        return self._observation(), float(reward), success or failure, late and not (success or failure), info
+
+    def _follow(self, action) -> JointState:
+        """The joint target of the coming period: what the action means, or a kick in its place."""
+        kick = self._next_kick()
+        self._kicked = kick is not None
+        rows, spec = (kick, self._ee_delta) if self._kicked else (np.asarray(action), self.robot_spec.action)
+        chunk = Chunk(rows[None], self.time, self.robot_spec.control_hz)
+        end = self.time + self.period
+        return JointState(end, *plan(chunk, spec, self.arm, self.world.command).at(end))
+
+    def _next_kick(self) -> np.ndarray | None:
+        if not self._kick and self._kick_rng.random() < self._perturb * self.period:
+            velocity = self._kick_rng.uniform(-1, 1, 4) * (1, 1, 0.5, 0.5)
+            self._kick = [velocity] * int(self._kick_rng.integers(*KICK_STEPS))
+        return np.append(self._kick.pop(), gripper_command(self.world)) if self._kick else None
+
+    def _hear(self, start: float) -> None:
+        self._sound, self.tracks = self._ears.listen(self.world, start, self.period)
+
+    def _notice(self, before: float) -> None:
+        """Whether something that nobody could foresee fell into [before, now]."""
+        holding = [item.name for item in self.world.scene.items if self.world.held(item.name)]
+        slipped = self._held is not None and self._held not in holding and gripper_command(self.world) < 0
+        self._held = holding[0] if holding else None
+        cues = (*self.task.cues(), self.voice_end) if self.voice_end else self.task.cues()
+        self._surprise = self._kicked or slipped or any(before <= cue < self.time for cue in cues)
+
+    def _judge(self) -> tuple[bool, bool]:
+        """(success, failure), each once it has lasted."""
+        known, task = self.time >= self.heard_at, self.task
+        self._succeeding = self._succeeding + 1 if known and task.success(self.world) else 0
+        self._failing = self._failing + 1 if known and task.failure(self.world) else 0
+        failed = self._failing >= max(1, ceil(task.failure_hold / self.period - 1e-6))
+        return not failed and self._succeeding >= max(1, ceil(task.hold / self.period - 1e-6)), failed
+
+    @property
+    def time(self) -> float:
+        return self._steps * self.period
+
+    @property
+    def command(self) -> JointState:
+        """Last commanded joint target."""
+        return self.world.command
+
+    # ---- what is sensed
+
+    def _observation(self) -> dict:
+        obs = {AUDIO: self._sound, STATE: self._state(), TASK: self._text, TIME: np.array(self.time)}
+        if self.robot_spec.force:
+            obs[FORCE] = self.world.wrist_force.astype(np.float32)
+        return obs if self.lazy_images else obs | self.images()
+
+    def _state(self) -> np.ndarray:
+        world = self.world
+        tool, target = world.tool, world.target
+        yaw = (np.sin(tool[3]), np.cos(tool[3]))
+        off = (*(target[:3] - tool[:3]), wrap(target[3] - tool[3]))
+        share = world.command.opening / self.arm.max_opening
+        return np.array((*world.joints, world.opening, *tool[:3], *yaw, *off, share), np.float32)
+
+    def images(self) -> dict[str, np.ndarray]:
+        """The camera images of now (and depth images if asked for) by observation key."""
+        side, draw, data = self.image_size, self._drawn(), self.world.data
+        images = {IMAGES + camera: draw.image(data, camera, side, side) for camera in CAMERAS}
+        if self.with_depth:
+            images |= {DEPTH + camera: draw.depth(data, camera, side, side) for camera in CAMERAS}
+        return images
+
+    def _drawn(self) -> Renderer:
+        if self._renderer is None:
+            self._renderer = Renderer(self.world.model)
+        return self._renderer
+
+    def render(self) -> np.ndarray | None:
+        """What the front camera sees, larger."""
+        if self.render_mode is None:
+            return None
+        return self._drawn().image(self.world.data, "front", VIDEO_SIZE, VIDEO_SIZE)
+
+    # ---- what only training may see
+
+    def expert_action(self) -> np.ndarray:
+        """The scripted expert's ee_delta action (5,) for the current state."""
+        known = self.time >= self.heard_at
+        return np.clip(self.task.expert(self.world), -1, 1) if known else wait(self.world)
+
+    def annotation(self) -> dict:
+        """Privileged labels: focus (3,) m, surprise, heard, objects (10, 9) = kind, colour, x, y, z, u and v per camera."""
+        known = self.time >= self.heard_at
+        focus = self.task.focus(self.world) if known else self.world.tool[:3]
+        return {
+            "focus": np.array(focus, np.float32),
+            "surprise": bool(self._surprise),
+            "heard": bool(known),
+            "objects": self._objects(),
+        }
+
+    def _objects(self) -> np.ndarray:
+        world, rows = self.world, np.full((MAX_OBJECTS, 9), -1.0, np.float32)
+        items = world.scene.items[:MAX_OBJECTS]
+        points = np.array([world.position(item.name) for item in items])
+        rows[: len(items), 0] = [KIND_NAMES.index(item.kind) for item in items]
+        rows[: len(items), 1] = [COLOUR_NAMES.index(item.colour) for item in items]
+        rows[: len(items), 2:5] = points
+        for column, camera in zip((5, 7), CAMERAS):
+            rows[: len(items), column : column + 2] = project(world.model, world.data, camera, points)
+        return rows
+
+
+def _check(what: str, value, allowed: tuple):
+    if value not in allowed:
+        raise ValueError(f"{what} {value!r}: allowed are {', '.join(map(str, allowed))}")
+    return value

@@ -1,0 +1,129 @@
+"""Local Hugging Face checkpoints in every place that takes one; small random weights in the hub's own format."""
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+
+from agent import checkpoint
+from agent.backbone import Backbone
+from agent.encoders.speech import WhisperSpeech
+from agent.encoders.vision import HuggingFaceVision
+from agent.processor import Processor
+from agent.tokenizer import load_tokenizer, train_tokenizer
+from tests.tiny import SENTENCES, tiny_config, tiny_model, tiny_sample, tiny_spec
+
+LANGUAGE = dict(vocab_size=400, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
+LMS = {
+    "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(num_key_value_heads=2, **LANGUAGE)),
+    "qwen2": lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(num_key_value_heads=2, **LANGUAGE)),
+    "gemma": lambda: hf.GemmaForCausalLM(hf.GemmaConfig(num_key_value_heads=1, head_dim=8, **LANGUAGE)),
+    "opt": lambda: hf.OPTForCausalLM(hf.OPTConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2, ffn_dim=48,
+                                                  num_attention_heads=4, word_embed_proj_dim=32)),
+}
+SIGHT = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, image_size=32, patch_size=8)
+VISION = {
+    "siglip": lambda: hf.SiglipVisionModel(hf.SiglipVisionConfig(**SIGHT)),
+    "clip": lambda: hf.CLIPVisionModel(hf.CLIPVisionConfig(**SIGHT)),
+    "dinov2": lambda: hf.Dinov2Model(hf.Dinov2Config(**SIGHT)),
+}
+
+
+def saved_lm(name, folder):
+    torch.manual_seed(0)
+    LMS[name]().save_pretrained(folder)
+    train_tokenizer(SENTENCES).save_pretrained(folder)
+    return str(folder)
+
+
+def saved_vision(name, folder):
+    torch.manual_seed(0)
+    VISION[name]().save_pretrained(folder)
+    hf.CLIPImageProcessor(image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.3, 0.4]).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", LMS)
+@pytest.mark.parametrize("mask", ["prefix", "causal"])
+def test_backbone_from_the_hubs_format_trains_and_acts(tmp_path, name, mask):
+    path = saved_lm(name, tmp_path)
+    lm = {"_target_": "agent.backbone.pretrained", "path": path}
+    backbone = {"_target_": "agent.backbone.Backbone", "mask": mask, "lm": lm}
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(path)
+    model = checkpoint.new_model(tiny_config(backbone=backbone), tiny_spec(), tokenizer)
+    batch = Processor(model.spec, tokenizer, 32)([tiny_sample(np.random.default_rng(i)) for i in range(2)])
+    sum(model.loss(batch).values()).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for n, p in model.backbone.named_parameters()
+               if "layers" in n)
+    assert model.act(batch).shape == (2, 3, 4, 5)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_backbone_sees_as_the_checkpoint_does(tmp_path, name):
+    """With a causal mask and text alone the wrapped model's hidden states are those of transformers itself."""
+    path = saved_lm(name, tmp_path)
+    lm = hf.AutoModelForCausalLM.from_pretrained(path).eval()
+    backbone = Backbone(300, lambda vocabulary: lm, mask="causal").eval()
+    ids = torch.arange(2, 12)[None]
+    visible = torch.ones(1, 10, 10, dtype=torch.bool)
+    ours = backbone(backbone.table[ids], visible, torch.arange(10)[None])
+    theirs = lm(input_ids=ids, output_hidden_states=True).hidden_states[-1]
+    torch.testing.assert_close(ours.hidden, theirs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(backbone.logits(ours.hidden), lm(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_tunes_train_what_they_say(tmp_path):
+    path = saved_lm("llama", tmp_path)
+    counts = {}
+    for tune in ("full", "frozen", "lora"):
+        backbone = Backbone(300, lambda vocabulary: hf.AutoModelForCausalLM.from_pretrained(path), tune=tune)
+        counts[tune] = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+        out = backbone(torch.randn(1, 5, 32), torch.ones(1, 5, 5, dtype=torch.bool), torch.arange(5)[None])
+        assert out.hidden.shape == (1, 5, 32) and len(out.keys) == 2
+    assert counts["frozen"] == 0 < counts["lora"] < counts["full"]
+
+
+def test_wrong_choices_are_named(tmp_path):
+    path = saved_lm("llama", tmp_path)
+    with pytest.raises(ValueError, match="tune 'half'.*full, frozen, lora"):
+        Backbone(300, lambda vocabulary: hf.AutoModelForCausalLM.from_pretrained(path), tune="half")
+    with pytest.raises(ValueError, match="400 embeddings, but the tokenizer has 500"):
+        checkpoint.build({"_target_": "agent.backbone.pretrained", "path": path})(vocabulary=500)
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_vision_from_the_hubs_format(tmp_path, name):
+    """Patch tokens in their places: a change in one corner of the image changes that corner's token the most."""
+    encoder = HuggingFaceVision(saved_vision(name, tmp_path)).eval()
+    images = torch.randint(0, 255, (2, 32, 32, 3), dtype=torch.uint8)
+    grid = encoder(images)
+    assert grid.shape == (2, 4, 4, 32) and not any(p.requires_grad for p in encoder.parameters())
+    other = images.clone()
+    other[:, 24:, :8] = 255 - other[:, 24:, :8]
+    change = (encoder(other) - grid).square().sum(-1).mean(0)
+    assert int(change.flatten().argmax()) == 12
+    torch.testing.assert_close(encoder.mean.flatten(), torch.tensor([0.5, 0.4, 0.3]))
+
+
+def test_model_with_a_pretrained_eye(tmp_path):
+    vision = {"_target_": "agent.encoders.vision.HuggingFaceVision", "path": saved_vision("siglip", tmp_path)}
+    model, processor, _ = tiny_model(vision=vision)
+    losses = model.loss(processor([tiny_sample(np.random.default_rng(0))]))
+    assert torch.isfinite(losses["action"])
+
+
+def test_whisper_hears_like_the_native_recogniser(tmp_path):
+    torch.manual_seed(0)
+    config = hf.WhisperConfig(d_model=32, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=48, decoder_layers=1,
+                              decoder_attention_heads=2, decoder_ffn_dim=48, num_mel_bins=80)
+    hf.WhisperModel(config).save_pretrained(tmp_path)
+    hf.WhisperFeatureExtractor(feature_size=80).save_pretrained(tmp_path)
+    speech = {"_target_": "agent.encoders.speech.WhisperSpeech", "path": str(tmp_path)}
+    model, processor, _ = tiny_model(speech=speech)
+    assert isinstance(model.speech, WhisperSpeech)
+    rng = np.random.default_rng(0)
+    batch = processor([tiny_sample(rng) | {"utterance": rng.normal(size=n)} for n in (16000, 24000)])
+    log_probs, frames = model.speech(batch.utterance, batch.utterance_length)
+    assert frames.tolist() == [50, 75] and log_probs.shape[2] == len(processor.tokenizer)
+    assert torch.isfinite(model.loss(batch)["speech"])

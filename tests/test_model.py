@@ -1,0 +1,322 @@
+"""The model's mathematics: who sees whom, packing, streaming, sampling, saving."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent import checkpoint
+from agent.encoders.audio import LAGS, CausalAudioEncoder, Features
+from agent.generators.flow import FlowMatching, Prefix
+from agent.grounding import KINDS, cells
+from agent.model import Layout
+from agent.normalizer import Normalizer
+from agent.perception import SoundMemory
+from agent.processor import Batch
+from agent.projectors import MLP, Linear, PixelShuffle, Resampler, SpokenText
+from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, Spec, SpecError
+from agent.tokenizer import encode, train_tokenizer
+from tests.tiny import SENTENCES, tiny_model, tiny_sample, tiny_spec
+
+
+def one_decision(sample: dict, k: int) -> dict:
+    """The k-th decision of a sample alone, as the robot would have met it."""
+    out = {key: value[k : k + 1] for key, value in sample.items() if key not in (TASK, AUDIO)}
+    out[TASK], out[AUDIO] = sample[TASK], sample[AUDIO][: int(round(sample[TIME][k] * 16000))]
+    return out
+
+
+@pytest.mark.parametrize("mask", ["prefix", "causal"])
+def test_packed_decisions_equal_decisions_alone(mask):
+    """K decisions that share a sequence must be what each would be alone: nothing leaks between them. Text positions
+    relative to a decision differ in a packed sequence, so this is shown without text."""
+    model, processor, config = tiny_model()
+    model.backbone.mask = mask
+    sample = tiny_sample(np.random.default_rng(0))
+    sample["known"] = np.zeros(3, bool)
+    packed = model.think(processor([sample])).act[0]
+    for k in range(3):
+        alone = model.think(processor([one_decision(sample, k)])).act[0, 0]
+        torch.testing.assert_close(alone, packed[k], rtol=1e-4, atol=1e-5)
+
+
+def test_a_decision_reads_nothing_of_the_future_or_of_another_decision():
+    model, processor, _ = tiny_model()
+    sample = tiny_sample(np.random.default_rng(1))
+    first = model.think(processor([sample])).act[0, 0]
+    other = dict(sample)
+    for key in (IMAGES + "front", IMAGES + "wrist", STATE):
+        other[key] = sample[key].copy()
+        other[key][1:] = 0
+    other[AUDIO] = sample[AUDIO].copy()
+    other[AUDIO][int(sample[TIME][0] * 16000) :] = 0.5
+    torch.testing.assert_close(model.think(processor([other])).act[0, 0], first, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("key", [TASK, AUDIO, STATE, IMAGES + "front", IMAGES + "wrist"])
+def test_every_modality_reaches_the_action(key):
+    model, processor, _ = tiny_model()
+    rng = np.random.default_rng(2)
+    sample, other = tiny_sample(rng, 1), tiny_sample(rng, 1)
+    changed = dict(sample)
+    changed[key] = "pick up the green ball" if key == TASK else other[key]
+    if key == TASK:
+        sample[TASK] = "put the red cube in the blue bowl"
+    if key == AUDIO:
+        changed[AUDIO] = np.roll(sample[AUDIO], 7, axis=0)[:, ::-1].copy()
+    seeded = [model.act(processor([s]), torch.Generator().manual_seed(0)) for s in (sample, changed)]
+    assert (seeded[0] - seeded[1]).abs().max() > 1e-5
+
+
+def test_instruction_that_is_not_known_yet_changes_nothing():
+    model, processor, _ = tiny_model()
+    sample = tiny_sample(np.random.default_rng(3), 1) | {"known": np.zeros(1, bool)}
+    other = dict(sample) | {TASK: SENTENCES[1] if sample[TASK] != SENTENCES[1] else SENTENCES[0]}
+    padded = [model.think(processor([s, tiny_sample(np.random.default_rng(4), 1)])).act[0] for s in (sample, other)]
+    torch.testing.assert_close(*padded, rtol=1e-4, atol=1e-5)
+
+
+def test_absent_modality_is_masked():
+    model, processor, _ = tiny_model()
+    rng = np.random.default_rng(5)
+    sample, other = tiny_sample(rng, 1), tiny_sample(rng, 1)
+    results = []
+    for images in (sample, other):
+        batch = processor([sample | {IMAGES + "wrist": images[IMAGES + "wrist"]}])
+        batch.absent["wrist"] = torch.tensor([True])
+        results.append(model.think(batch).act)
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 6), st.integers(0, 12), st.integers(1, 4), st.integers(1, 5), st.integers(1, 8), st.data())
+def test_layout(text, memory, decisions, block, window, data):
+    """Each pair of tokens, by the rule in words."""
+    heard = torch.tensor([[data.draw(st.integers(0, memory)) for _ in range(decisions)]])
+    known = torch.tensor([[data.draw(st.booleans()) for _ in range(decisions)]])
+    layout = Layout(text, memory, decisions, block)
+    seen = layout.visible(torch.ones(1, text, dtype=bool), known, heard, torch.ones(1, decisions, block, dtype=bool), window)
+    first = text + memory
+    for q in range(seen.shape[1]):
+        for k in range(seen.shape[1]):
+            if q == k:
+                rule = True
+            elif q < text:
+                rule = k < text
+            elif q < first:
+                rule = text <= k <= q and q - k < window
+            else:
+                mine = (q - first) // block
+                count = int(heard[0, mine])
+                rule = (bool(known[0, mine]) if k < text else count - window <= k - text < count if k < first
+                        else (k - first) // block == mine)
+            assert bool(seen[0, q, k]) == rule, (q, k)
+    assert layout.act_index("cpu").tolist() == [first + block * (k + 1) - 1 for k in range(decisions)]
+
+
+def test_sound_in_pieces_equals_sound_at_once():
+    torch.manual_seed(0)
+    encoder = CausalAudioEncoder(2, hidden=16, width=16)
+    rng = np.random.default_rng(0)
+    wave = rng.normal(size=(CausalAudioEncoder.TOKEN * 9 + 77, 2)).astype(np.float32)
+    whole = np.concatenate([np.zeros((CausalAudioEncoder.CONTEXT, 2), np.float32), wave])[None]
+    offline = encoder(torch.from_numpy(whole[:, : CausalAudioEncoder.CONTEXT + 9 * CausalAudioEncoder.TOKEN]))[0]
+    memory, at = SoundMemory(lambda w: encoder(w), 2, 5), 0
+    while at < len(wave):
+        step = int(rng.integers(1, 5000))
+        memory.push(wave[at : at + step])
+        at += step
+    assert memory.count == 9
+    torch.testing.assert_close(memory.recall()[0], offline[-5:], rtol=1e-4, atol=1e-5)
+
+
+def test_sound_token_ends_when_it_says():
+    """Token n is made of sound before its own end only, and its last samples count."""
+    torch.manual_seed(0)
+    encoder = CausalAudioEncoder(2, hidden=16, width=16)
+    wave = torch.randn(1, encoder.CONTEXT + 4 * encoder.TOKEN, 2) * 0.1
+    end = encoder.CONTEXT + 2 * encoder.TOKEN
+    later, last = wave.clone(), wave.clone()
+    later[:, end:] = 0
+    last[:, end - 100 : end] = 0
+    assert torch.equal(encoder(wave)[:, :2], encoder(later)[:, :2])
+    assert not torch.allclose(encoder(wave)[:, 1], encoder(last)[:, 1])
+
+
+@pytest.mark.parametrize("lag", [-12, -3, 0, 5, 14])
+def test_direction_survives_the_features(lag):
+    """A sound that reaches the right ear `lag` samples after the left shows as a peak at that lag."""
+    rng = np.random.default_rng(0)
+    source = rng.normal(size=9000).astype(np.float32)
+    left, right = source[100:8100], source[100 - lag : 8100 - lag]
+    features = Features(2)(torch.from_numpy(np.stack([left, right], 1))[None])
+    assert int(features[0, :, -(2 * LAGS + 1) :].mean(0).argmax()) == LAGS + lag
+
+
+def prefix_of(groups: int, seed: int = 0) -> Prefix:
+    g = torch.Generator().manual_seed(seed)
+    keys = [torch.randn(2, 2, 7, 8, generator=g) for _ in range(2)]
+    values = [torch.randn(2, 2, 7, 8, generator=g) for _ in range(2)]
+    visible = torch.rand(2, groups, 7, generator=g) > 0.3
+    return Prefix(keys, values, visible, torch.randn(2, groups, 16, generator=g), None)
+
+
+def flow() -> FlowMatching:
+    torch.manual_seed(0)
+    model = FlowMatching(action_size=3, horizon=4, condition_width=16, layers=2, heads=2, head_dim=8, width=16, feed=24)
+    for name, p in model.named_parameters():
+        if "modulation" in name:
+            torch.nn.init.normal_(p, std=0.2)
+    return model
+
+
+def test_groups_of_a_prefix_do_not_see_each_other():
+    model, prefix = flow(), prefix_of(3)
+    x, t = torch.randn(2, 3, 4, 3), torch.rand(2, 3)
+    together = model.velocity(x, t, prefix)
+    for n in range(3):
+        one = prefix._replace(visible=prefix.visible[:, n : n + 1], condition=prefix.condition[:, n : n + 1])
+        alone = model.velocity(x[:, n : n + 1], t[:, n : n + 1], one)
+        torch.testing.assert_close(alone[:, 0], together[:, n], rtol=1e-4, atol=1e-5)
+
+
+def test_cached_sampler_equals_uncached():
+    """Reading the prefix once for all steps gives what encoding it anew at every step gives."""
+    model, processor, _ = tiny_model()
+    batch = processor([tiny_sample(np.random.default_rng(0), 1)])
+    cached = model.generator.sample(model.prefix(model.think(batch)), torch.Generator().manual_seed(1))
+    x = torch.randn(cached.shape, generator=torch.Generator().manual_seed(1))
+    for i in range(model.generator.steps):
+        t = torch.full(x.shape[:2], i / model.generator.steps)
+        x = x + model.generator.velocity(x, t, model.prefix(model.think(batch))) / model.generator.steps
+    torch.testing.assert_close(cached, x, rtol=1e-4, atol=1e-5)
+
+
+def test_flow_matching_learns_a_distribution_with_two_modes():
+    """Trained on actions that are +1 or -1 by chance it samples both, not their mean."""
+    model = flow()
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    prefix = prefix_of(8)
+    for step in range(300):
+        torch.manual_seed(step)
+        sign = torch.randint(0, 2, (2, 8, 1, 1)) * 2.0 - 1
+        loss = model.loss(prefix, sign.expand(2, 8, 4, 3), torch.ones(2, 8, 4))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    samples = torch.cat([model.sample(prefix, torch.Generator().manual_seed(s)) for s in range(8)]).mean((2, 3))
+    assert (samples.abs() - 1).abs().mean() < 0.25
+    assert 0.2 < (samples > 0).float().mean() < 0.8
+
+
+def test_projectors_count_and_reach():
+    grid = torch.randn(3, 4, 4, 8, requires_grad=True)
+    for make, count in ((Linear, 16), (MLP, 16), (PixelShuffle, 4), (Resampler, 16)):
+        projector = make(width_in=8, width=24, grid=4)
+        out = projector(grid)
+        assert out.shape == (3, count, 24) and projector.count == count
+        (grad,) = torch.autograd.grad(out.square().sum(), grid)
+        assert (grad.abs().sum((0, 3)) > 0).all(), f"{make.__name__} does not read every patch"
+
+
+def test_pixel_shuffle_joins_neighbours():
+    """A token changes with its own square of patches and with no other."""
+    projector = PixelShuffle(width_in=3, width=5, grid=4)
+    x = torch.randn(1, 4, 4, 3)
+    y = x.clone()
+    y[0, 2, 3] += 1
+    changed = (projector(x) != projector(y)).any(-1)[0]
+    assert changed.tolist() == [False, False, False, True]
+
+
+def test_spoken_text_is_the_written_text_when_the_recogniser_is_sure():
+    table = torch.randn(6, 5)
+    frames = [0, 3, 3, 0, 0, 2, 2, 5, 5, 0, 4]
+    log_probs = torch.full((1, len(frames), 6), -40.0)
+    log_probs[0, torch.arange(len(frames)), frames] = 0.0
+    tokens, mask = SpokenText(8)(log_probs, torch.tensor([9]), table)
+    assert mask[0].tolist() == [True] * 3 + [False] * 5
+    torch.testing.assert_close(tokens[0, :3], table[[3, 2, 5]])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 5), st.integers(0, 2**31))
+def test_normalizer_is_a_round_trip(size, seed):
+    values = np.random.default_rng(seed).normal(size=(200, size)) * 10
+    n = Normalizer(size)
+    n.fit(values)
+    x = torch.from_numpy(values[:50]).float()
+    inside = ((x > n.low) & (x < n.high)).all(1)
+    torch.testing.assert_close(n.inverse(n(x))[inside], x[inside], rtol=1e-4, atol=1e-3)
+    assert n(x).abs().max() <= n.reach
+
+
+def test_cells_put_an_object_where_it_is():
+    row = torch.tensor([[[2.0, 4, 0, 0, 0, 0.30, 0.80, -1, -1], [-1.0] * 9]])
+    front, wrist = cells(row, 8, 5), cells(row, 8, 7)
+    index = 6 * 8 + 2
+    assert front[0, index, :2].tolist() == [2, 4]
+    torch.testing.assert_close(front[0, index, 2:], torch.tensor([2 * 0.4 - 1, 2 * 0.4 - 1]))
+    assert (front[0, :, 0] == KINDS - 1).sum() == 63 and (wrist[0, :, 0] == KINDS - 1).all()
+
+
+def test_tokenizer_never_merges_across_words_and_reads_anything():
+    tokenizer = train_tokenizer(SENTENCES)
+    for text in (*SENTENCES, "put the blue bowl in the red cube", "Größe 你好"):
+        assert tokenizer.decode(encode(tokenizer, text)).strip() == text.lower()
+    ids = encode(tokenizer, SENTENCES[0])
+    assert [tokenizer.decode([i]).strip() for i in ids] == SENTENCES[0].split()
+    assert encode(tokenizer, "  ") == []
+
+
+def test_checkpoint_round_trip(tmp_path):
+    model, processor, config = tiny_model()
+    model.normalize_state.fit(np.random.default_rng(0).normal(size=(50, 7)))
+    checkpoint.save(tmp_path, model, config, processor.tokenizer)
+    again, processor2, page = checkpoint.load(tmp_path)
+    assert page["model"] == config and again.spec == model.spec
+    batch = processor2([tiny_sample(np.random.default_rng(0), 1)])
+    a, b = (m.act(batch, torch.Generator().manual_seed(0)) for m in (model.eval(), again))
+    torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert not list(tmp_path.rglob("*.bin")) and not list(tmp_path.rglob("*.pt"))
+
+
+@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "agent.checkpoint.importlib", "torch.nn.Linear"])
+def test_checkpoint_may_only_name_our_own(tmp_path, target):
+    model, processor, config = tiny_model()
+    checkpoint.save(tmp_path, model, config, processor.tokenizer)
+    page = json.loads((tmp_path / "config.json").read_text())
+    page["model"]["proprio"]["_target_"] = target
+    (tmp_path / "config.json").write_text(json.dumps(page))
+    with pytest.raises(checkpoint.CheckpointError, match=target.split(".")[0]):
+        checkpoint.load(tmp_path)
+
+
+def test_missing_checkpoint_names_what_ships():
+    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint at 'nowhere'"):
+        checkpoint.load("nowhere")
+
+
+def test_spec_round_trip_and_check():
+    spec = tiny_spec()
+    assert Spec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    good = {IMAGES + "front": np.zeros((32, 32, 3), np.uint8), IMAGES + "wrist": np.zeros((32, 32, 3), np.uint8),
+            AUDIO: np.zeros((10, 2), np.float32), STATE: np.zeros(7, np.float32), TASK: ""}
+    spec.check(good)
+    for key, bad in ((STATE, np.zeros(6, np.float32)), (STATE, np.full(7, np.nan, np.float32)), (TASK, 3),
+                     (AUDIO, np.zeros((10, 1), np.float32)), (IMAGES + "front", np.zeros((32, 32, 3), np.float32))):
+        with pytest.raises(SpecError, match=key.replace(".", r"\.")):
+            spec.check(good | {key: bad})
+
+
+def test_losses_are_named_and_finite():
+    model, processor, _ = tiny_model()
+    rng = np.random.default_rng(0)
+    batch = processor([tiny_sample(rng) | {"utterance": rng.normal(size=16000)} for _ in range(2)])
+    losses = model.loss(batch)
+    assert set(losses) == {"action", "focus", "objects", "speech"}
+    assert all(torch.isfinite(v) for v in losses.values())
+    assert isinstance(batch, Batch)

@@ -1,0 +1,279 @@
+"""The tabletop: the gymnasium contract, determinism, what a scene promises, and experts that solve their tasks."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import envs
+from agent.spec import AUDIO, IMAGES, STATE, TASK, SpecError
+from envs.arm import fk
+from envs.tabletop.env import DEPTH, STATE_NAMES, TabletopEnv
+from envs.tabletop.scene import COLOUR_NAMES, HELD_OUT, KIND_NAMES, KINDS, SPLITS
+from envs.tabletop.tasks import TASKS
+from envs.tabletop.words import form_words, vocabulary
+
+
+def fast(task="pick_up", **kwargs) -> TabletopEnv:
+    return TabletopEnv(task=task, lazy_images=True, **kwargs)
+
+
+def run_expert(env, seed, options=None, most=10_000):
+    """Final info and the number of steps."""
+    env.reset(seed=seed, options=options)
+    for k in range(most):
+        _, _, terminated, truncated, info = env.step(env.expert_action())
+        if terminated or truncated:
+            break
+    return info, k + 1
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_gymnasium_checker_passes():
+    check_env(gym.make("soma/Tabletop-v0", image_size=32).unwrapped, skip_render_check=True)
+
+
+def test_every_task_has_an_id():
+    assert set(envs.TASK_NAMES) == set(TASKS)
+    assert gym.make("soma/PickUp-v0", lazy_images=True).unwrapped.task_name == "pick_up"
+
+
+def test_observation_keeps_the_contract():
+    env = TabletopEnv("place_in", force=True, depth=True, instruct="both")
+    obs, _ = env.reset(seed=0)
+    env.robot_spec.check(obs)
+    assert obs in env.observation_space
+    assert obs[TASK] == env.instruction
+    depth = obs[DEPTH + "front"]
+    assert 0.5 < depth.min() and depth[96:, 32:96].max() < 1.6  # the near part of the table, seen from 1.4 m
+
+
+def test_same_seed_same_episode_and_other_splits_other_scenes():
+    runs = []
+    for split in ("train", "train", "new_scenes"):
+        env = TabletopEnv("place_in", split, image_size=32)
+        env.reset(seed=3)
+        runs.append([env.step(env.expert_action())[0] for _ in range(3)][-1])
+    assert same(runs[0], runs[1])
+    assert not np.array_equal(runs[0][STATE], runs[2][STATE])
+
+
+def test_the_instruction_s_way_does_not_change_the_scene():
+    env = fast("reach")
+    scenes = []
+    for way in ("text", "voice"):
+        env.reset(seed=5, options={"instruct": way})
+        scenes.append((env.world.scene, env.instruction))
+    assert scenes[0] == scenes[1]
+
+
+def test_measured_and_commanded_state_agree_when_still():
+    env = fast("reach", action="joint_position")
+    env.reset(seed=1)
+    hold = np.append(env.command.position, env.command.opening)
+    for _ in range(5):
+        obs, *_ = env.step(hold)
+    state = dict(zip(STATE_NAMES, obs[STATE]))
+    assert np.allclose(fk(env.arm, env.command.position)[:3, 3], env.world.data.site("tool").xpos, atol=1e-3)
+    assert max(abs(state[f"target_d{axis}"]) for axis in "xyz") < 1e-3
+    assert state["gripper_target"] == pytest.approx(1.0)
+
+
+def test_deltas_add_up_on_the_last_command():
+    env = fast("reach")
+    env.reset(seed=2)
+    before = env.world.target
+    for _ in range(3):
+        env.step(np.array((0.5, -0.5, -0.25, 0.2, 1.0)))
+    moved = env.world.target - before
+    assert np.allclose(moved, 3 * np.array((0.02, -0.02, -0.01, 0.06)), atol=1e-4)
+    assert np.linalg.norm((env.world.target - env.world.tool)[:3]) < 4e-3
+
+
+@pytest.mark.parametrize("action", [np.zeros(4), np.full(5, np.nan)])
+def test_bad_actions_are_refused(action):
+    env = fast()
+    env.reset(seed=0)
+    with pytest.raises(SpecError):
+        env.step(action)
+
+
+@pytest.mark.parametrize("kwargs", [{"task": "fly"}, {"split": "test"}, {"instruct": "sign"}, {"action": "torque"}])
+def test_bad_choices_name_the_allowed_ones(kwargs):
+    with pytest.raises(ValueError, match="allowed are"):
+        TabletopEnv(**kwargs)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("task", TASKS)
+def test_scenes_keep_their_promises(task, split):
+    for seed in range(25):
+        items = TASKS[task]().scene(np.random.default_rng(seed), split).items
+        assert len(items) >= 3 and len({item.label for item in items}) == len(items)
+        pairs = {(item.colour, item.kind) for item in items}
+        if split == "new_combinations" and task != "press_buzzer":
+            assert pairs & set(HELD_OUT)
+        else:
+            assert not pairs & set(HELD_OUT)
+        assert nearest(items) > 0.07
+        assert nearest([item for item in items if item.kind == "buzzer"]) > 0.125
+
+
+def nearest(items) -> float:
+    """Smallest distance between two of the items, m."""
+    spots = np.array([item.position[:2] for item in items]).reshape(-1, 2)
+    return (np.linalg.norm(spots[:, None] - spots, axis=-1) + np.eye(len(spots))).min(initial=1.0)
+
+
+def test_shift_leaves_the_training_sizes():
+    for seed in range(10):
+        for item in TASKS["pick_up"]().scene(np.random.default_rng(seed), "shift").items:
+            low, high = KINDS[item.kind].radius
+            assert not low < item.radius < high
+
+
+@pytest.mark.parametrize("task", TASKS.values())
+def test_held_out_phrasings_are_new_sentences_of_known_words(task):
+    assert len(task.forms) >= 6 and len(task.held_out_forms) >= 3
+    assert not set(task.forms) & set(task.held_out_forms)
+    assert form_words(task.held_out_forms) <= vocabulary(TASKS.values())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_expert_succeeds(task):
+    wins = [run_expert(fast(task), seed)[0]["success"] for seed in range(4)]
+    assert all(wins)
+
+
+def test_expert_recovers_from_kicks():
+    wins = [run_expert(fast("pick_up"), seed, {"perturb": 0.2})[0]["success"] for seed in range(6)]
+    assert sum(wins) >= 5
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_doing_nothing_fails_and_reward_terms_are_weighed(task):
+    env = fast(task)
+    env.reset(seed=0)
+    for _ in range(15):
+        _, reward, terminated, _, info = env.step(np.array((0, 0, 0, 0, 1.0)))
+        terms = info["reward_terms"]
+        assert terms.keys() == env.task.weights.keys() and all(0 <= term <= 1 for term in terms.values())
+        assert reward == pytest.approx(sum(env.task.weights[k] * v for k, v in terms.items()))
+    assert not info["success"] and not terminated
+
+
+def test_wrong_object_fails():
+    env = fast("pick_up")
+    env.reset(seed=0)
+    right = env.world.scene.role("target")
+    wrong = env.world.scene.roles("other")[0]
+    env.world.scene = _swapped(env.world.scene, right.name, wrong.name)
+    honest = env.task.failure
+    env.task.failure = lambda world: _as(world, right, wrong, honest)
+    for _ in range(100):
+        *_, terminated, truncated, info = env.step(env.expert_action())
+        if terminated or truncated:
+            break
+    assert terminated and not info["success"]
+
+
+def _swapped(scene, a: str, b: str):
+    """The same scene with the roles of two items exchanged: the expert goes for the wrong one."""
+    from dataclasses import replace
+
+    roles = {item.name: item.role for item in scene.items}
+    roles[a], roles[b] = roles[b], roles[a]
+    return replace(scene, items=tuple(replace(item, role=roles[item.name]) for item in scene.items))
+
+
+def _as(world, right, wrong, judge):
+    """Judge by the roles as they were drawn."""
+    swapped, world.scene = world.scene, _swapped(world.scene, right.name, wrong.name)
+    verdict = judge(world)
+    world.scene = swapped
+    return verdict
+
+
+def test_expert_waits_for_the_voice_and_the_ringing():
+    env = fast("press_buzzer", instruct="voice")
+    obs, info = env.reset(seed=0)
+    assert obs[TASK] == "" and not info["annotation"]["heard"] and env.voice_end > 0.5
+    surprises = []
+    while env.time < env.task.rings_at + 0.25:
+        assert np.allclose(env.expert_action()[:4], 0)
+        obs, _, _, _, info = env.step(env.expert_action())
+        surprises.append(info["annotation"]["surprise"])
+        assert info["annotation"]["heard"] == (env.time >= env.voice_end)
+    assert sum(surprises) == 2  # the voice ended, the ringing began
+
+
+def test_voice_and_world_are_kept_apart():
+    env = fast("reach", instruct="voice")
+    env.reset(seed=0)
+    voice, after = [], []
+    while env.time < env.voice_end + 0.5:
+        env.step(env.expert_action())
+        (voice if env.time < env.voice_end else after).append(np.abs(env.tracks["voice"]).max())
+    assert max(voice) > 0.01 and after[-1] < 1e-3
+    env.reset(seed=0, options={"instruct": "text"})
+    env.step(env.expert_action())
+    assert np.abs(env.tracks["voice"]).max() == 0
+
+
+def test_ringing_is_louder_at_the_nearer_ear():
+    env = fast("press_buzzer")
+    agree = []
+    for seed in range(6):
+        env.reset(seed=seed)
+        power = np.zeros(2)
+        while env.time < env.task.rings_at + 0.4:
+            obs, *_ = env.step(env.expert_action())
+            power += (obs[AUDIO] ** 2).sum(0) * (env.time > env.task.rings_at + 0.1)
+        y = env.world.position(env.task.target.name)[1]
+        if abs(y) > 0.05:
+            agree.append((power[0] > power[1]) == (y > 0))
+    assert agree and all(agree)
+
+
+def test_kicks_mark_surprise_and_replace_the_action():
+    env = fast("reach")
+    env.reset(seed=0, options={"perturb": 10.0})
+    before = env.world.target
+    *_, info = env.step(np.array((0, 0, 0, 0, 1.0)))
+    assert info["annotation"]["surprise"] and np.abs(env.world.target - before).max() > 1e-3
+
+
+def test_object_labels_point_at_their_pixels():
+    env = TabletopEnv("pick_up", image_size=128)
+    obs, info = env.reset(seed=4)
+    rows, scene = info["annotation"]["objects"], env.world.scene
+    for row, item in zip(rows, scene.items):
+        assert (KIND_NAMES[int(row[0])], COLOUR_NAMES[int(row[1])]) == (item.kind, item.colour)
+        u, v = row[5:7]
+        pixel = obs[IMAGES + "front"][int(v * 128), int(u * 128)].astype(float)
+        distance = {name: np.linalg.norm(_hue(pixel) - _hue(np.array(rgb))) for name, rgb in _colours().items()}
+        assert min(distance, key=distance.get) == item.colour
+    assert (rows[len(scene.items) :] == -1).all()
+
+
+def _hue(rgb):
+    return rgb / np.linalg.norm(rgb)
+
+
+def _colours():
+    from envs.tabletop.scene import COLOURS
+
+    return COLOURS
+
+
+def test_vectorised():
+    venv = gym.make_vec("soma/Reach-v0", num_envs=2, vectorization_mode="sync", vector_kwargs={}, lazy_images=True)
+    obs, _ = venv.reset(seed=[0, 1])
+    assert obs[STATE].shape == (2, 18)
+    obs, reward, *_ = venv.step(venv.action_space.sample())
+    assert reward.shape == (2,) and obs[AUDIO].shape == (2, 1600, 2)
+    venv.close()

@@ -1,0 +1,105 @@
+"""From a stage's settings to a model, its data and the loop: `demos` (imitation) and `hearing` (the recogniser).
+
+Both take what `soma train` reads from training/configs/train.yaml and training/configs/stage/*.yaml.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from agent import checkpoint
+from agent.model import EmbodiedModel
+from agent.processor import Processor
+from agent.spec import ACTION, STATE, Spec
+from agent.tokenizer import load_tokenizer, train_tokenizer
+from envs.tabletop.sound import Noise, mix
+from training.data.corpus import tokenizer_text
+from training.data.demos import DemoReader
+from training.data.frame_cache import FrameCache
+from training.data.speech import Utterances
+from training.data.windows import DemoWindows, Dropout
+from training.train import Schedule, TrainError, Trainer
+
+
+def train(cfg: Mapping[str, Any]) -> Path:
+    """Run one stage; gives the directory of the averaged weights. Raises TrainError for settings that cannot work."""
+    stages = {"demos": demos, "hearing": hearing}
+    kind = cfg["stage"]["kind"]
+    if kind not in stages:
+        raise TrainError(f"stage kind {kind!r}: allowed are {', '.join(stages)}")
+    torch.set_num_threads(cfg["threads"])
+    trainer = stages[kind](cfg)
+    trainer.run()
+    return trainer.out / "weights"
+
+
+def demos(cfg: Mapping[str, Any]) -> Trainer:
+    """Imitation of a LeRobotDataset v3, ours or from elsewhere."""
+    stage = cfg["stage"]
+    reader = DemoReader(cfg["data"])
+    model, tokenizer, config = start(cfg, reader.spec, [e.task for e in reader.episodes])
+    if cfg["init"] is None or model.spec != checkpoint_spec(cfg["init"]):
+        fit_statistics(model, reader.columns())
+    processor = Processor(model.spec, tokenizer, config["image_size"])
+    cache = FrameCache.build(reader, cfg["cache"] or Path(cfg["data"]) / "frames", config["image_size"])
+    data = DemoWindows(reader, cache, processor, model.horizon, stage["batch"], stage["decisions"], cfg["seed"],
+                       remix, Dropout(**stage["dropout"]))
+    return Trainer(model, config, tokenizer, data, schedule(cfg), cfg["out"])
+
+
+def hearing(cfg: Mapping[str, Any]) -> Trainer:
+    """The speech recogniser of a model that exists (`init`), on utterances of a voice bank (`data`)."""
+    if cfg["init"] is None:
+        raise TrainError("stage=hearing needs init=CHECKPOINT: the model whose recogniser is to be trained")
+    model, processor, page = checkpoint.load(cfg["init"])
+    data = Utterances(cfg["data"], processor, cfg["stage"]["batch"], cfg["seed"])
+    return Trainer(model, page["model"], processor.tokenizer, data, schedule(cfg), cfg["out"])
+
+
+def start(cfg: Mapping[str, Any], spec: Spec, tasks: list[str]) -> tuple[EmbodiedModel, PreTrainedTokenizerBase, Mapping]:
+    """A fresh model, or one that takes over from `init` all that fits: (model, tokenizer, model config)."""
+    torch.manual_seed(cfg["seed"])
+    if cfg["init"] is None:
+        path = cfg["tokenizer"]
+        tokenizer = load_tokenizer(path) if path else train_tokenizer(tokenizer_text() + tasks)
+        return checkpoint.new_model(cfg["model"], spec, tokenizer), tokenizer, cfg["model"]
+    folder = checkpoint.find(cfg["init"])
+    config, tokenizer = checkpoint.page(folder)["model"], load_tokenizer(folder / "tokenizer")
+    config = for_cameras(config, spec)
+    model = checkpoint.new_model(config, spec, tokenizer)
+    copied, new = checkpoint.fit(model, folder)
+    print(f"{cfg['init']}: {len(copied)} tensors taken over, {len(new)} new: {', '.join(new[:6])}")
+    return model, tokenizer, config
+
+
+def for_cameras(config: Mapping, spec: Spec) -> dict:
+    """The config with a projector for each of the robot's cameras: a camera it does not know gets the first one's."""
+    known = config["projectors"]
+    first = next(iter(known.values()))
+    return dict(config) | {"projectors": {name: known.get(name, first) for name in spec.cameras}}
+
+
+def checkpoint_spec(name: str) -> Spec:
+    return Spec.from_dict(checkpoint.page(checkpoint.find(name))["spec"])
+
+
+def fit_statistics(model: EmbodiedModel, columns: Mapping[str, np.ndarray]) -> None:
+    """State by its percentiles; actions likewise unless the spec bounds them in [-1, 1] already."""
+    model.normalize_state.fit(columns[STATE])
+    if model.spec.action.kind != "ee_delta":
+        model.normalize_action.fit(columns[ACTION])
+
+
+def remix(tracks: Mapping[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """The recorded tracks by the environment's mixer, with fresh background noise."""
+    return mix(tracks["world"], tracks["voice"], Noise(rng, tracks["world"].shape[1]))
+
+
+def schedule(cfg: Mapping[str, Any]) -> Schedule:
+    settings = dict(cfg["stage"]["schedule"])
+    return Schedule(**settings | {"seed": cfg["seed"], "train": tuple(settings.get("train", ("",)))})
