@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 HOP = 160  # samples, 10 ms at 16 kHz
 WINDOW = 512  # samples
-LAGS = 20  # largest inter-channel lag that is kept, samples: 1.25 ms, a path difference of 0.43 m
+LAGS = 32  # largest inter-channel lag that is kept, samples: 2 ms, a path difference of 0.69 m
 
 
 def mel_filters(bands: int, bins: int, sample_rate: int) -> Tensor:
@@ -32,7 +32,7 @@ def _mel(hertz: float) -> float:
 
 class Features(nn.Module):
     """Waveform (B, n, C) -> (B, F, size): log-mel of each channel, and for each further channel its phase against the
-    first as a generalised cross-correlation with phase transform (GCC-PHAT, Knapp & Carter 1976) at lags of +-1.25 ms.
+    first as a generalised cross-correlation with phase transform (GCC-PHAT, Knapp & Carter 1976) at lags of +-2 ms.
 
     Log-mel alone throws phase away, and with it the direction that two ears hear. Frame f reads the samples
     [f HOP, f HOP + WINDOW): no padding, so F = (n - WINDOW) // HOP + 1.

@@ -16,7 +16,7 @@ from envs.tabletop.waveforms import SAMPLE_RATE, beep, buzzer, modal_impact, rat
 
 __all__ = ["MICROPHONES", "SAMPLE_RATE", "SPEECH_RMS", "TRACKS", "Noise", "Soundscape", "beep", "buzzer", "mix", "rattle"]
 
-MICROPHONES = ((0.10, 0.15, 0.30), (0.10, -0.15, 0.30))  # left, right
+MICROPHONES = ((0.20, 0.30, 0.20), (0.20, -0.30, 0.20))  # left, right
 TRACKS = ("world", "voice")
 SPEED_OF_SOUND = 343.0  # m/s, dry air at 20 C
 NEAREST = 0.05  # m, no source is louder than at this distance

@@ -78,10 +78,10 @@ def wrong_lifted(world: World, items: list[Item], height: float = 0.05) -> bool:
 
 
 def out_of_reach(world: World, item: Item) -> bool:
-    """The item has left the tool's workspace by more than a finger's width."""
+    """The item has left the tool's workspace, so that the fingers cannot close on it."""
     low, high = np.array(WORKSPACE)
     x = world.position(item.name)
-    return bool((x < low - 0.03).any() or (x > high + 0.03).any())
+    return bool((x < low - 0.01).any() or (x > high + 0.01).any())
 
 
 def inside(world: World, item: Item, bowl: Item) -> bool:
