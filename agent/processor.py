@@ -8,6 +8,7 @@ A sample is a stretch of one episode with K decisions in it, in the project's ke
     utterance (n,): an instruction as spoken, mono; optional
     action (K, H, A), action_weight (K, H): training targets; optional
     annotation.focus (K, 3), annotation.objects (K, O, 9): training labels of a simulator; optional
+    queries (K, Q) str and query_points (K, Q, 3): names of things in view and where they are; optional, training only
 
 On the robot K is 1. Legend: B samples, L text tokens, N memory tokens, C channels.
 """
@@ -48,6 +49,8 @@ class Batch:
     action_weight: Tensor | None = None  # (B, K, H)
     focus: Tensor | None = None  # (B, K, 3) m
     objects: Tensor | None = None  # (B, K, O, 9)
+    queries: Tensor | None = None  # (B, K, Q, L') int64
+    query_points: Tensor | None = None  # (B, K, Q, 3) m
     absent: dict[str, Tensor] = field(default_factory=dict)  # modality -> (B,) bool: masked from the backbone
 
     def to(self, device) -> "Batch":
@@ -73,6 +76,10 @@ class Processor:
         batch.utterance, batch.utterance_length = self.utterances(samples)
         batch.action, batch.action_weight = _stack(samples, ACTION), _stack(samples, "action_weight")
         batch.focus, batch.objects = _stack(samples, FOCUS), _stack(samples, OBJECTS)
+        batch.query_points = _stack(samples, "query_points")
+        if batch.query_points is not None:
+            names = np.stack([s["queries"] for s in samples])
+            batch.queries = self.text(names.ravel().tolist()).unflatten(0, names.shape)
         return batch
 
     def text(self, sentences: Sequence[str]) -> Tensor:

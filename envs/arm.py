@@ -12,7 +12,7 @@ The solver works on Python floats: for chains of seven joints they are several t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import acos, atan2, cos, pi, sin, sqrt
+from math import atan2, cos, pi, sin, sqrt
 
 import numpy as np
 
@@ -151,56 +151,77 @@ def _tool_frame(x, y, z, yaw):
 def pose_to_tool(pose: np.ndarray) -> tuple[float, float, float, float]:
     """(x, y, z, yaw) of a pose; whatever it leans by is dropped."""
     x, y, z = pose[:3, 3].tolist()
-    return x, y, z, atan2(pose[1, 0] - pose[0, 1] * -1.0, pose[0, 0] - pose[1, 1])
+    return x, y, z, atan2(pose[1, 0] + pose[0, 1], pose[0, 0] - pose[1, 1])
 
 
 # Inverse kinematics
 
 
-def ik(arm: Arm, pose: np.ndarray, seed_q, *, iterations: int = 40, tolerance: float = 1e-7) -> np.ndarray:
-    """Joint angles (7,) within the limits whose TCP is at `pose`, near the seed's branch; see `residual` for how near.
+def ik(arm: Arm, pose: np.ndarray, seed_q, *, iterations: int = 40, tolerance: float = 1e-6) -> np.ndarray:
+    """Joint angles (7,) within the limits whose TCP is at `pose`; `residual` says how near it came.
 
     Damped least squares with the damping falling with the squared error (Sugihara, "Solvability-unconcerned inverse
     kinematics by the Levenberg-Marquardt method", IEEE T-RO 2011), joints that would leave their limits held there
-    (active set), and the redundant degree of freedom spent on staying near `arm.home`. Since the posture does not
-    depend on the seed, closed paths of the tool close in joint space. Out of reach gives the nearest that was found.
+    (active set), and the redundant degree of freedom spent on staying near `arm.home`, so that closed paths of the tool
+    close in joint space. A seed that is far from that posture moves towards it by a part at a time. Out of reach gives
+    the nearest point that was found.
 
-    `tolerance` bounds the twist to the target (m and rad mixed) and the last null-space step (rad / 1000).
+    `tolerance` bounds the twist that remains (m and rad mixed).
     """
-    goal = tuple(np.asarray(pose, dtype=float)[:3].T.ravel().tolist())
-    return _solve(arm, goal, np.clip(np.asarray(seed_q, dtype=float), arm.q_min, arm.q_max), iterations, tolerance)
+    return _solve(arm, _goal(pose), np.clip(np.asarray(seed_q, dtype=float), arm.q_min, arm.q_max), iterations, tolerance)
 
 
 def residual(arm: Arm, pose: np.ndarray, q) -> tuple[float, float]:
     """Distance (m) and angle (rad) between the TCP at `q` and `pose`."""
-    goal = tuple(np.asarray(pose, dtype=float)[:3].T.ravel().tolist())
-    error = np.array(_twist(_frames(arm, np.asarray(q, dtype=float).tolist())[7], goal))
-    return float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:]))
+    error = _twist(_frames(arm, np.asarray(q, dtype=float).tolist())[7], _goal(pose))
+    return sqrt(sum(e * e for e in error[:3])), sqrt(sum(e * e for e in error[3:]))
 
 
-def _solve(arm, goal, q, iterations, tolerance):
-    for _ in range(iterations):
-        frames = _frames(arm, q.tolist())
-        error = _twist(frames[7], goal)
-        step = _step(arm, q, _jacobian(frames), error)
-        size = sum(e * e for e in error)
-        if size < tolerance * tolerance and np.abs(step).max() < 1000.0 * tolerance:
-            break
-        q = q + step
-    return q
+def _goal(pose) -> tuple[float, ...]:
+    return tuple(np.asarray(pose, dtype=float)[:3].T.ravel().tolist())
 
 
-_MAX_TURN = 0.7  # rad (and m) of error that one step may be asked to remove; further the linearisation is worthless
+_FAR = 0.5  # m and rad mixed: more than this is not asked of one step, further the linearisation is worthless
+_RESETTLE = 0.15  # rad of null-space motion towards home that one solution may add to its seed
+_SETTLED = 1e-3  # rad: a step smaller than this leaves the posture within 1e-4 of its rest
 _EYE = np.eye(6)
 
 
-def _step(arm, q, jac, error):
-    """Least-squares step towards the target within the limits, plus the null-space step towards home."""
-    size = sqrt(sum(e * e for e in error))
-    twist = np.array(error) * min(1.0, _MAX_TURN / max(size, 1e-12))
-    damping = (1e-10 + 1e-2 * min(size, _MAX_TURN) ** 2) * _EYE
-    low, high = arm.q_min - q, arm.q_max - q
+def _solve(arm, goal, q, iterations, tolerance):
+    rest, best, best_size, moved, caution = None, q, float("inf"), 1.0, 1.0
+    for _ in range(iterations):
+        frames = _frames(arm, q.tolist())
+        error = _twist(frames[7], goal)
+        size = sqrt(sum(e * e for e in error))
+        if moved < _SETTLED and size < max(tolerance, 1e-3 * moved):
+            return q
+        if size < best_size:
+            best, best_size = q, size
+        elif size > 2.0 * best_size and size > 0.01:  # overshot, as happens at the edge of the reach
+            caution *= 10.0
+        jac = _jacobian(frames)
+        if rest is None:
+            rest = _rest(arm, q, jac)
+        step = _step(arm, q, jac, np.array(error), size, rest, caution)
+        moved = float(np.abs(step).max())
+        q = q + step
+    return best
+
+
+def _rest(arm, q, jac):
+    """The posture to tend to: home, or a part of the way there if the seed has far to go in the null space."""
     wish = arm.home - q
+    null = wish - jac.T @ np.linalg.solve(jac @ jac.T + 1e-6 * _EYE, jac @ wish)
+    return q + wish * min(1.0, _RESETTLE / max(float(np.abs(null).max()), 1e-9))
+
+
+def _step(arm, q, jac, error, size, rest, caution):
+    """Least-squares step towards the target within the limits, plus the null-space step towards the posture `rest`."""
+    far = min(size, _FAR)
+    twist = error * (far / max(size, 1e-12))
+    damping = (1e-9 + 1e-2 * caution * far * far) * _EYE
+    low, high = arm.q_min - q, arm.q_max - q
+    wish = (rest - q) / caution
     free = jac
     for _ in range(7):
         step = wish + free.T @ np.linalg.solve(free @ free.T + damping, twist - jac @ wish)
@@ -322,7 +343,7 @@ def _follow_tool(row, action, arm, q):
     dx, dy, dz, dyaw = (float(r) * s for r, s in zip(row, action.scale))
     low, high = action.workspace or ((-np.inf,) * 3, (np.inf,) * 3)
     target = [min(max(p, lo), hi) for p, lo, hi in zip((x + dx, y + dy, z + dz), low, high)]
-    q = _solve(arm, _tool_frame(*target, yaw + dyaw), np.clip(q, arm.q_min, arm.q_max), 40, 1e-7)
+    q = _solve(arm, _tool_frame(*target, yaw + dyaw), np.clip(q, arm.q_min, arm.q_max), 40, 1e-6)
     return q, 0.5 * (float(row[4]) + 1.0) * arm.max_opening
 
 

@@ -64,5 +64,6 @@ def tiny_sample(rng: np.random.Generator, decisions: int = 3, seconds: float = 2
     sample |= {IMAGES + name: rng.integers(0, 255, (decisions, 32, 32, 3), dtype=np.uint8) for name in ("front", "wrist")}
     if targets:
         sample |= {ACTION: rng.uniform(-1, 1, (decisions, 4, 5)), "action_weight": np.ones((decisions, 4)),
-                   FOCUS: rng.normal(size=(decisions, 3)), OBJECTS: rng.uniform(0, 1, (decisions, 10, 9))}
+                   FOCUS: rng.normal(size=(decisions, 3)), OBJECTS: rng.uniform(0, 1, (decisions, 10, 9)),
+                   "queries": np.array([["red cube", ""]] * decisions), "query_points": np.ones((decisions, 2, 3))}
     return sample

@@ -49,6 +49,17 @@ def number(chunk_index: int, file_index: int) -> int:
     return chunk_index * CHUNK_SIZE + file_index
 
 
+def numbered(root: Path, pattern: str, **fixed) -> list[Path]:
+    """The files that fit a path pattern, in their order."""
+    return sorted(root.glob(pattern.format(**{"chunk_index": 0, "file_index": 0} | fixed)
+                            .replace("chunk-000/file-000", "chunk-*/file-*")))
+
+
+def whole(fps: float) -> int | float:
+    """LeRobot counts whole frames a second where it can."""
+    return int(fps) if float(fps).is_integer() else float(fps)
+
+
 # ---- files, each written whole or not at all
 
 

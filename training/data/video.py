@@ -12,8 +12,11 @@ from typing import Iterable, Iterator
 import av
 import numpy as np
 
-CODEC, PIXELS, TICKS = "libx264", "yuv420p", 1 << 9  # ticks of the clock a frame
+CODEC, PIXELS, TICKS = "libx264", "yuv420p", 512  # ticks of the clock a frame
 OPTIONS = {"crf": "18", "preset": "veryfast", "g": "2", "bf": "0"}
+
+
+ReadError = av.error.FFmpegError  # what decoding a damaged file raises
 
 
 class VideoError(ValueError):
@@ -80,7 +83,7 @@ def opened(path: Path):
     """An open container with a video stream in it. Raises VideoError."""
     try:
         file = av.open(str(path))
-    except (av.error.FFmpegError, OSError) as error:
+    except (ReadError, OSError) as error:
         raise VideoError(f"{path}: cannot be opened as a video ({error})") from error
     if not file.streams.video:
         file.close()

@@ -11,6 +11,7 @@ import numpy as np
 
 from agent.processor import FOCUS, OBJECTS, Batch, Processor
 from agent.spec import ACTION, AUDIO, IMAGES, STATE, TASK, TIME
+from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES
 from training.data.demos import DemoReader
 from training.data.frame_cache import FrameCache
 
@@ -27,6 +28,17 @@ def foreseen(surprise: np.ndarray, start: int, horizon: int) -> int:
     return int(np.argmax(ahead)) + 1 if ahead.any() else len(ahead) + 1
 
 
+def draw_queries(objects: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Object rows (K, O, 9) -> names (K, count) like "red cube", "" where there are fewer, and places (K, count, 3)."""
+    names, points = np.full((len(objects), count), "", dtype="<U32"), np.zeros((len(objects), count, 3), np.float32)
+    for row, things in enumerate(objects):
+        there = np.flatnonzero(things[:, 0] >= 0)
+        for column, i in enumerate(rng.permutation(there)[:count]):
+            names[row, column] = f"{COLOUR_NAMES[int(things[i, 1])]} {KIND_NAMES[int(things[i, 0])]}"
+            points[row, column] = things[i, 2:5]
+    return names, points
+
+
 @dataclass
 class Dropout:
     """Probabilities with which a modality is hidden from the backbone for a whole sample."""
@@ -41,13 +53,13 @@ class DemoWindows:
     """An endless, random-access stream of batches of demonstrations.
 
     batch: samples a batch; decisions: K, drawn at random from one episode each. `mixer` turns an episode's sound tracks
-    into what the agent heard: (tracks, rng) -> (n, C).
+    into what the agent heard: (tracks, rng) -> (n, C). queries: things in each view that are asked for, where labels are.
     """
 
     def __init__(self, reader: DemoReader, cache: FrameCache, processor: Processor, horizon: int, batch: int = 16,
-                 decisions: int = 4, seed: int = 0, mixer=None, dropout: Dropout | None = None):
+                 decisions: int = 4, seed: int = 0, mixer=None, dropout: Dropout | None = None, queries: int = 4):
         self.reader, self.cache, self.processor, self.horizon = reader, cache, processor, horizon
-        self.batch, self.decisions, self.seed, self.mixer = batch, decisions, seed, mixer
+        self.batch, self.decisions, self.seed, self.mixer, self.queries = batch, decisions, seed, mixer, queries
         self.dropout = dropout or Dropout()
         self.columns = reader.columns()
         lengths = np.array([e.length for e in reader.episodes])
@@ -68,9 +80,11 @@ class DemoWindows:
         out = {TASK: info.task, TIME: steps / self.reader.fps, STATE: self.columns[STATE][rows]}
         out |= {IMAGES + name: self.cache.frames(IMAGES + name, rows) for name in self.processor.spec.cameras}
         out |= self.targets(info, steps)
-        for key in (FOCUS, OBJECTS):
-            if key in self.columns:
-                out[key] = self.columns[key][rows]
+        if FOCUS in self.columns:
+            out[FOCUS] = self.columns[FOCUS][rows]
+        if OBJECTS in self.columns:
+            out[OBJECTS] = self.columns[OBJECTS][rows]
+            out["queries"], out["query_points"] = draw_queries(out[OBJECTS], self.queries, rng)
         if HEARD in self.columns:
             out["known"] = self.columns[HEARD][rows].astype(bool).reshape(-1)
         if self.mixer is not None and info.tracks is not None:
