@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from agent.backbone import Backbone, Thought
 from agent.generators.flow import Prefix
-from agent.grounding import FocusHead, ObjectHead
+from agent.generators.goal import Goal, GoalPointer, pixel_loss, point_loss
+from agent.grounding import ObjectHead
 from agent.normalizer import Normalizer
 from agent.processor import Batch
 from agent.projectors import SpokenText
@@ -33,8 +34,7 @@ class Mind(NamedTuple):
     thought: Thought
     visible: Tensor  # (B, K, T) bool: what each decision may read
     positions: Tensor  # (B, K) of the <act> tokens
-    act: Tensor  # (B, K, D) hidden states of the <act> tokens
-    answers: Tensor  # (B, K, Q, D) likewise of the queries
+    goal: Goal  # of the instruction (first) and the queries
     grids: dict[str, Tensor]  # camera -> (B K, P, P, width)
 
 
@@ -75,7 +75,8 @@ class EmbodiedModel(nn.Module):
         self.normalize_action = Normalizer(spec.action.size)
         self.object_heads = nn.ModuleDict({name: ObjectHead(self.vision.width) for name in ("front", "wrist")
                                            if name in spec.cameras})
-        self.focus_head = FocusHead(width)
+        self.pointer = GoalPointer(width, tuple(spec.cameras))
+        self.sides = {name: p.side for name, p in self.projectors.items() if p.side}
 
     # -- stages 1 and 2: encode and project ---------------------------------------------------------------------
 
@@ -128,13 +129,17 @@ class EmbodiedModel(nn.Module):
         positions = layout.positions(heard, asks_seen)
         blocks = torch.cat([body, *asks], 2).flatten(1, 2)
         thought = self.backbone(torch.cat([memory, blocks], 1), visible, positions)
-        at, others = layout.act_index(0), [layout.act_index(j) for j in range(1, len(asks))]
-        answers = [thought.hidden[:, index] for index in others]
-        answers = torch.stack(answers, 2) if answers else thought.hidden.new_zeros(rows, decisions, 0, self.backbone.width)
-        return Mind(thought, visible[:, at], positions[:, at], thought.hidden[:, at], answers, grids)
+        acts = torch.stack([thought.hidden[:, layout.act_index(j)] for j in range(len(asks))], 2)
+        bodies = thought.hidden[:, layout.memory :].unflatten(1, (decisions, -1))[:, :, : layout.body]
+        bodies = bodies * body_seen[..., None]
+        parts = dict(zip([*batch.images, "state"], bodies.split([tokens.shape[2] for tokens in own], 2)))
+        felt = parts.pop("state")[:, :, 0]
+        at = layout.act_index(0)
+        return Mind(thought, visible[:, at], positions[:, at], self.pointer(acts, parts, felt), grids)
 
     def asks(self, text: Tensor, text_seen: Tensor, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-        """The instruction and the queries, each with its <act> token: (B, K, L + 1, D) and presence (B, K, L + 1)."""
+        """The instruction and the queries, each with its <act> token, which starts from the mean of its text:
+        (B, K, L + 1, D) and presence (B, K, L + 1)."""
         decisions = batch.known.shape[1]
         tokens = [text[:, None].expand(-1, decisions, -1, -1)]
         seen = [text_seen[:, None] & batch.known[..., None]]
@@ -144,14 +149,15 @@ class EmbodiedModel(nn.Module):
                 seen.append(ids > 0)
         act = self.kinds["act"].expand(*batch.known.shape, 1, -1)
         there = torch.ones_like(batch.known)[..., None]
-        return [torch.cat([t, act], 2) for t in tokens], [torch.cat([s, there], 2) for s in seen]
+        acts = [act + _mean(t, x)[:, :, None] for t, x in zip(tokens, seen)]
+        return [torch.cat([t, a], 2) for t, a in zip(tokens, acts)], [torch.cat([s, there], 2) for s in seen]
 
     # -- stages 4 and 5: the generator --------------------------------------------------------------------------
 
     def prefix(self, mind: Mind) -> Prefix:
         own = torch.arange(1, self.horizon + 1, device=mind.positions.device)
         positions = (mind.positions[:, :, None] + own).flatten(1)
-        return Prefix(mind.thought.keys, mind.thought.values, mind.visible, mind.act,
+        return Prefix(mind.thought.keys, mind.thought.values, mind.visible, mind.goal.readout[:, :, 0],
                       self.backbone.rotation(positions))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -167,11 +173,9 @@ class EmbodiedModel(nn.Module):
         mind = self.think(batch)
         actions = self.normalize_action(batch.action)
         losses = {"action": self.generator.loss(self.prefix(mind), actions, batch.action_weight)}
-        if batch.focus is not None:
-            losses["focus"] = self.focus_head.loss(mind.act, batch.focus, batch.known.float())
-        if batch.query_points is not None:
-            asked = (batch.queries > 0).any(-1).float()
-            losses["where"] = self.focus_head.loss(mind.answers, batch.query_points, asked)
+        if batch.goal is not None:
+            losses["goal"] = point_loss(mind.goal, batch.goal, batch.goal_weight)
+            losses["pixel"] = pixel_loss(mind.goal, batch.goal_pixels, batch.goal_weight, self.sides)
         if batch.objects is not None and self.object_heads:
             rows = batch.objects.flatten(0, 1)
             each = [head(mind.grids[name], rows, name) for name, head in self.object_heads.items()]
@@ -250,6 +254,12 @@ class Layout(NamedTuple):
         """(K,) places of the <act> tokens of one ask."""
         last = self.memory + self.body + sum(self.asks[: ask + 1]) - 1
         return last + self.block * torch.arange(self.decisions)
+
+
+def _mean(tokens: Tensor, seen: Tensor) -> Tensor:
+    """Mean over the tokens (B, K, L, D) that are seen (B, K, L); zero where none is."""
+    weight = seen.to(tokens.dtype)[..., None]
+    return (tokens * weight).sum(2) / weight.sum(2).clamp(min=1.0)
 
 
 def _present(tokens: Tensor, absent: Tensor | None) -> Tensor:

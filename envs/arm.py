@@ -183,55 +183,52 @@ def _goal(pose) -> tuple[float, ...]:
 
 _FAR = 0.5  # m and rad mixed: more than this is not asked of one step, further the linearisation is worthless
 _RESETTLE = 0.15  # rad of null-space motion towards home that one solution may add to its seed
-_SETTLED = 1e-3  # rad: a step smaller than this leaves the posture within 1e-4 of its rest
-_EYE = np.eye(6)
+_SETTLED = 2e-3  # rad: a step smaller than this leaves the posture within some 1e-4 of its rest
 
 
 def _solve(arm, goal, q, iterations, tolerance):
-    rest, best, best_size, moved, caution = None, q, float("inf"), 1.0, 1.0
+    best, best_size, moved, caution, slack = q, float("inf"), 1.0, 1.0, _RESETTLE
     for _ in range(iterations):
         frames = _frames(arm, q.tolist())
         error = _twist(frames[7], goal)
-        size = sqrt(sum(e * e for e in error))
-        if moved < _SETTLED and size < max(tolerance, 1e-3 * moved):
+        size = sqrt(sum([e * e for e in error]))
+        if moved < _SETTLED and size < tolerance:
             return q
         if size < best_size:
             best, best_size = q, size
         elif size > 2.0 * best_size and size > 0.01:  # overshot, as happens at the edge of the reach
             caution *= 10.0
-        jac = _jacobian(frames)
-        if rest is None:
-            rest = _rest(arm, q, jac)
-        step = _step(arm, q, jac, np.array(error), size, rest, caution)
+        step, null = _step(arm, q, _jacobian(frames), error, size, slack, caution)
+        slack = max(0.0, slack - null)
         moved = float(np.abs(step).max())
         q = q + step
     return best
 
 
-def _rest(arm, q, jac):
-    """The posture to tend to: home, or a part of the way there if the seed has far to go in the null space."""
-    wish = arm.home - q
-    null = wish - jac.T @ np.linalg.solve(jac @ jac.T + 1e-6 * _EYE, jac @ wish)
-    return q + wish * min(1.0, _RESETTLE / max(float(np.abs(null).max()), 1e-9))
-
-
-def _step(arm, q, jac, error, size, rest, caution):
-    """Least-squares step towards the target within the limits, plus the null-space step towards the posture `rest`."""
+def _step(arm, q, jac, error, size, slack, caution):
+    """Least-squares step towards the target within the limits, plus a null-space step towards home of `slack` rad at
+    most; also says how many rad the latter took."""
     far = min(size, _FAR)
-    twist = error * (far / max(size, 1e-12))
-    damping = (1e-9 + 1e-2 * caution * far * far) * _EYE
-    low, high = arm.q_min - q, arm.q_max - q
-    wish = (rest - q) / caution
-    free = jac
+    sides = np.empty((6, 2))
+    twist = np.array(error) * (far / max(size, 1e-12))
+    damping = 1e-9 + 1e-2 * caution * far * far
+    low, high, wish = arm.q_min - q, arm.q_max - q, arm.home - q
+    fixed, free = np.zeros(7), jac
     for _ in range(7):
-        step = wish + free.T @ np.linalg.solve(free @ free.T + damping, twist - jac @ wish)
+        gram = free @ free.T
+        gram.flat[::7] += damping
+        sides[:, 0] = twist - jac @ fixed if free is not jac else twist
+        sides[:, 1] = free @ wish
+        task, leak = free.T.dot(np.linalg.solve(gram, sides)).T
+        null = wish - leak
+        length = float(np.abs(null).max())
+        step = fixed + task + null * min(1.0, slack / max(length, 1e-12))
         bounded = np.minimum(np.maximum(step, low), high)
         out = bounded != step
         if not out.any():
-            return step
-        free = free * ~out
-        wish = np.where(out, bounded, wish)
-    return bounded
+            break
+        free, wish, fixed = free * ~out, wish * ~out, np.where(out, bounded, fixed)
+    return bounded, min(length, slack)
 
 
 def _twist(frame, goal):

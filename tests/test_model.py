@@ -35,24 +35,24 @@ def test_packed_decisions_equal_decisions_alone(mask):
     model, processor, config = tiny_model()
     model.backbone.mask = mask
     sample = tiny_sample(np.random.default_rng(0))
-    queries = {"queries": np.array([["red cube", "green ball"]] * 3), "query_points": np.zeros((3, 2, 3))}
-    packed = model.think(processor([sample | queries])).act[0]
+    queries = {"queries": np.array([["red cube", "green ball"]] * 3)}
+    packed = model.think(processor([sample | queries])).goal.readout[0, :, 0]
     for k in range(3):
-        alone = model.think(processor([one_decision(sample, k)])).act[0, 0]
+        alone = model.think(processor([one_decision(sample, k)])).goal.readout[0, 0, 0]
         torch.testing.assert_close(alone, packed[k], rtol=1e-4, atol=1e-5)
 
 
 def test_a_decision_reads_nothing_of_the_future_or_of_another_decision():
     model, processor, _ = tiny_model()
     sample = tiny_sample(np.random.default_rng(1))
-    first = model.think(processor([sample])).act[0, 0]
+    first = model.think(processor([sample])).goal.readout[0, 0, 0]
     other = dict(sample)
     for key in (IMAGES + "front", IMAGES + "wrist", STATE):
         other[key] = sample[key].copy()
         other[key][1:] = 0
     other[AUDIO] = sample[AUDIO].copy()
     other[AUDIO][int(sample[TIME][0] * 16000) :] = 0.5
-    torch.testing.assert_close(model.think(processor([other])).act[0, 0], first, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.think(processor([other])).goal.readout[0, 0, 0], first, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("key", [TASK, AUDIO, STATE, IMAGES + "front", IMAGES + "wrist"])
@@ -74,7 +74,7 @@ def test_instruction_that_is_not_known_yet_changes_nothing():
     model, processor, _ = tiny_model()
     sample = tiny_sample(np.random.default_rng(3), 1) | {"known": np.zeros(1, bool)}
     other = dict(sample) | {TASK: SENTENCES[1] if sample[TASK] != SENTENCES[1] else SENTENCES[0]}
-    padded = [model.think(processor([s, tiny_sample(np.random.default_rng(4), 1)])).act[0] for s in (sample, other)]
+    padded = [model.think(processor([s, tiny_sample(np.random.default_rng(4), 1)])).goal.readout[0, :, 0] for s in (sample, other)]
     torch.testing.assert_close(*padded, rtol=1e-4, atol=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_absent_modality_is_masked():
     for images in (sample, other):
         batch = processor([sample | {IMAGES + "wrist": images[IMAGES + "wrist"]}])
         batch.absent["wrist"] = torch.tensor([True])
-        results.append(model.think(batch).act)
+        results.append(model.think(batch).goal.readout)
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
 
 
@@ -321,6 +321,6 @@ def test_losses_are_named_and_finite():
     rng = np.random.default_rng(0)
     batch = processor([tiny_sample(rng) | {"utterance": rng.normal(size=16000)} for _ in range(2)])
     losses = model.loss(batch)
-    assert set(losses) == {"action", "focus", "where", "objects", "speech"}
+    assert set(losses) == {"action", "goal", "pixel", "objects", "speech"}
     assert all(torch.isfinite(v) for v in losses.values())
     assert isinstance(batch, Batch)

@@ -96,7 +96,7 @@ def demonstrate(env: gym.Env, writer: DemoWriter, job: Job, perturb: float) -> b
 class Worker:
     """An environment and a writer, made once a process."""
 
-    current: "Worker | None" = None
+    current: Worker | None = None
 
     def __init__(self, env_id: str, env_kwargs: Mapping, out: str, perturb: float):
         self.env = gym.make(env_id, **env_kwargs, disable_env_checker=True)
@@ -107,7 +107,7 @@ class Worker:
         """What came of it. A crash is an error, never a failure."""
         try:
             success = demonstrate(self.env, self.writer, job, self.perturb)
-        except Exception:  # whatever an episode dies of must not end the others
+        except Exception:  # noqa: BLE001 whatever an episode dies of must not end the others
             return {"outcome": "error", "error": traceback.format_exc()}
         return {"outcome": "success" if success else "failure"}
 
@@ -132,7 +132,7 @@ class Inline:
         future.set_result(self.worker.run(job))
         return future
 
-    def __enter__(self) -> "Inline":
+    def __enter__(self) -> Inline:
         return self
 
     def __exit__(self, *_) -> None:
@@ -243,9 +243,10 @@ def run_plan(plan: Plan, jobs: list[Job], pool, out: Path, flight: int) -> None:
                 plan.outcomes[job.name] = result["outcome"]
                 bar.update(result["outcome"] == "success")
                 note(out, job, result)
-                errors += [result] if result["outcome"] == "error" else []
+                errors += [(job.name, result["error"])] if result["outcome"] == "error" else []
             if len(errors) >= MOST_ERRORS:
-                raise CollectError(f"{len(errors)} episodes crashed, the last one ({job.name}) so:\n{errors[-1]['error']}")
+                name, trace = errors[-1]
+                raise CollectError(f"{len(errors)} episodes crashed, the last one ({name}) so:\n{trace}")
             queue.extend(plan.next_jobs())
 
 

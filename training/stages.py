@@ -18,10 +18,11 @@ from agent.processor import Processor
 from agent.spec import ACTION, STATE, Spec
 from agent.tokenizer import load_tokenizer, train_tokenizer
 from envs.tabletop.sound import Noise, mix
+from envs.tabletop.voice_bank import VoiceBank
 from training.data.corpus import tokenizer_text
 from training.data.demos import DemoReader
 from training.data.frame_cache import FrameCache
-from training.data.speech import Utterances
+from training.data.speech import Utterances, bank_sentences
 from training.data.windows import DemoWindows, Dropout
 from training.train import Schedule, TrainError, Trainer
 
@@ -48,16 +49,19 @@ def demos(cfg: Mapping[str, Any]) -> Trainer:
     processor = Processor(model.spec, tokenizer, config["image_size"])
     cache = FrameCache.build(reader, cfg["cache"] or Path(cfg["data"]) / "frames", config["image_size"])
     data = DemoWindows(reader, cache, processor, model.horizon, stage["batch"], stage["decisions"], cfg["seed"],
-                       remix, Dropout(**stage["dropout"]))
+                       remix, Dropout(**stage["dropout"]), stage["queries"])
     return Trainer(model, config, tokenizer, data, schedule(cfg), cfg["out"])
 
 
 def hearing(cfg: Mapping[str, Any]) -> Trainer:
-    """The speech recogniser of a model that exists (`init`), on utterances of a voice bank (`data`)."""
+    """The speech recogniser of a model that exists (`init`), on a voice bank in `data`, which is spoken if need be."""
     if cfg["init"] is None:
         raise TrainError("stage=hearing needs init=CHECKPOINT: the model whose recogniser is to be trained")
     model, processor, page = checkpoint.load(cfg["init"])
-    data = Utterances(cfg["data"], processor, cfg["stage"]["batch"], cfg["seed"])
+    stage = cfg["stage"]
+    sentences = bank_sentences(stage["sentences"], cfg["seed"])
+    VoiceBank.build(cfg["data"], sentences, "train", stage["voices"], cfg["seed"], cfg["threads"])
+    data = Utterances(cfg["data"], processor, stage["batch"], cfg["seed"])
     return Trainer(model, page["model"], processor.tokenizer, data, schedule(cfg), cfg["out"])
 
 

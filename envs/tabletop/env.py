@@ -5,6 +5,7 @@ Keys, units and frames are those of agent.spec. The observation at time t holds 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 from string import ascii_letters, digits
 
@@ -78,6 +79,7 @@ class TabletopEnv(gym.Env):
             sample_rate=SAMPLE_RATE,
             force=("force_x", "force_y", "force_z") if force else (),
         )
+        self.policy_spec = replace(self.robot_spec, action=self._ee_delta)  # tool deltas, whatever `action` is
         bounds = np.array((self.robot_spec.action.low, self.robot_spec.action.high), np.float32)
         self.action_space = spaces.Box(*bounds)
         self.observation_space = self._observation_space()

@@ -119,6 +119,9 @@ def _espeak(text: str, voice: Voice) -> tuple[int, np.ndarray]:
     and its noise is seeded."""
     import espeakng_loader
 
+    data, (_, _, variant) = Path(espeakng_loader.get_data_path()), voice.name.partition("+")
+    if variant and not (data / "voices" / "!v" / variant).is_file():  # espeak-ng would take another one
+        raise ValueError(f"espeak-ng has no voice {voice.name!r}: no variant {variant!r}; names are like 'en-us+f3'")
     blocks: list[np.ndarray] = []
 
     def keep(samples, n, events):
@@ -128,11 +131,11 @@ def _espeak(text: str, voice: Voice) -> tuple[int, np.ndarray]:
 
     callback = _CALLBACK(keep)
     with _one_at_a_time, _fresh(espeakng_loader.get_library_path()) as library:
-        rate = library.espeak_Initialize(_RETRIEVE, 0, str(espeakng_loader.get_data_path()).encode(), 0)
+        rate = library.espeak_Initialize(_RETRIEVE, 0, str(data).encode(), 0)
         library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         library.espeak_SetSynthCallback(callback)
         if library.espeak_SetVoiceByName(voice.name.encode()):
-            raise ValueError(f"espeak-ng has no voice {voice.name!r}; names are like 'en-us+f3'")
+            raise ValueError(f"espeak-ng has no voice {voice.name!r}: no such accent; names are like 'en-us+f3'")
         for name, number in _PARAMETERS.items():
             library.espeak_SetParameter(number, round(getattr(voice, name)), 0)
         spoken = text.encode()

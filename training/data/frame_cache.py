@@ -24,7 +24,7 @@ class FrameCache:
         self._maps: dict[str, np.ndarray] = {}
 
     @classmethod
-    def build(cls, reader: DemoReader, folder: str | Path, size: int, progress: bool = True) -> "FrameCache":
+    def build(cls, reader: DemoReader, folder: str | Path, size: int, progress: bool = True) -> FrameCache:
         """Decode what is missing in `folder`; what is there from this very dataset and size is kept."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)

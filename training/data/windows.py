@@ -9,13 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agent.processor import FOCUS, OBJECTS, Batch, Processor
+from agent.grounding import COLUMNS
+from agent.processor import OBJECTS, Batch, Processor
 from agent.spec import ACTION, AUDIO, IMAGES, STATE, TASK, TIME
 from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES
 from training.data.demos import DemoReader
 from training.data.frame_cache import FrameCache
 
-SURPRISE, HEARD = "annotation.surprise", "annotation.heard"
+SURPRISE, HEARD, FOCUS = "annotation.surprise", "annotation.heard", "annotation.focus"
+WAITING = 0.3  # share at which frames before the instruction is known are drawn
+NEAR = 0.06  # m: the expert goes for the object whose centre is nearer to its focus than this
 
 
 def foreseen(surprise: np.ndarray, start: int, horizon: int) -> int:
@@ -26,17 +29,6 @@ def foreseen(surprise: np.ndarray, start: int, horizon: int) -> int:
     """
     ahead = surprise[start + 1 : start + horizon]
     return int(np.argmax(ahead)) + 1 if ahead.any() else len(ahead) + 1
-
-
-def draw_queries(objects: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Object rows (K, O, 9) -> names (K, count) like "red cube", "" where there are fewer, and places (K, count, 3)."""
-    names, points = np.full((len(objects), count), "", dtype="<U32"), np.zeros((len(objects), count, 3), np.float32)
-    for row, things in enumerate(objects):
-        there = np.flatnonzero(things[:, 0] >= 0)
-        for column, i in enumerate(rng.permutation(there)[:count]):
-            names[row, column] = f"{COLOUR_NAMES[int(things[i, 1])]} {KIND_NAMES[int(things[i, 0])]}"
-            points[row, column] = things[i, 2:5]
-    return names, points
 
 
 @dataclass
@@ -75,21 +67,47 @@ class DemoWindows:
 
     def sample(self, episode: int, rng: np.random.Generator) -> dict:
         info = self.reader.episodes[episode]
-        steps = np.sort(rng.integers(0, info.length, self.decisions))
+        steps = np.sort(rng.choice(info.length, self.decisions, p=self.chances_within(info)))
         rows = info.start + steps
         out = {TASK: info.task, TIME: steps / self.reader.fps, STATE: self.columns[STATE][rows]}
         out |= {IMAGES + name: self.cache.frames(IMAGES + name, rows) for name in self.processor.spec.cameras}
         out |= self.targets(info, steps)
-        if FOCUS in self.columns:
-            out[FOCUS] = self.columns[FOCUS][rows]
-        if OBJECTS in self.columns:
-            out[OBJECTS] = self.columns[OBJECTS][rows]
-            out["queries"], out["query_points"] = draw_queries(out[OBJECTS], self.queries, rng)
         if HEARD in self.columns:
             out["known"] = self.columns[HEARD][rows].astype(bool).reshape(-1)
+        if FOCUS in self.columns and OBJECTS in self.columns:
+            out |= self.labels(rows, out["known"], rng)
         if self.mixer is not None and info.tracks is not None:
             out[AUDIO] = self.mixer(self.reader.audio(episode), rng)
         return out
+
+    def chances_within(self, info) -> np.ndarray:
+        """Of each frame of an episode to be a decision: waiting for the instruction is learned from fewer."""
+        weight = np.ones(info.length)
+        if HEARD in self.columns:
+            weight[~self.columns[HEARD][info.start : info.start + info.length].astype(bool).reshape(-1)] = WAITING
+        return weight / weight.sum()
+
+    def labels(self, rows: np.ndarray, known: np.ndarray, rng: np.random.Generator) -> dict:
+        """What the simulator knows of these rows: objects, queries for some of them, and where all asks point."""
+        objects, focus = self.columns[OBJECTS][rows], self.columns[FOCUS][rows]
+        away = np.linalg.norm(objects[..., 2:5] - focus[:, None], axis=-1) + 10.0 * (objects[..., 0] < 0)
+        aim = np.where(away.min(1) < NEAR, away.argmin(1), -1)
+        order = rng.permuted(np.broadcast_to(np.arange(objects.shape[1]), objects.shape[:2]), axis=1)
+        there = np.take_along_axis(objects[..., 0] >= 0, order, 1)
+        order = np.take_along_axis(order, np.argsort(~there, axis=1, kind="stable"), 1)[:, : self.queries]
+        chosen = np.concatenate([aim[:, None], order], 1)
+        rows_of = np.take_along_axis(objects, np.maximum(chosen, 0)[..., None], 1)
+        goal, pixels = rows_of[..., 2:5].copy(), self.pixels(rows_of)
+        goal[:, 0], pixels[aim < 0, 0] = focus, -1.0
+        weight = (rows_of[..., 0] >= 0).astype(np.float32)
+        weight[:, 0] = known
+        names = [[name_of(thing) for thing in things[1:]] for things in rows_of]
+        return {OBJECTS: objects, "queries": np.array(names), "goal": goal, "goal_pixels": pixels, "goal_weight": weight}
+
+    def pixels(self, objects: np.ndarray) -> np.ndarray:
+        """Object rows (..., 9) -> where their centres are in each camera (..., C, 2)."""
+        columns = [COLUMNS[name] for name in self.processor.spec.cameras]
+        return np.stack([objects[..., c : c + 2] for c in columns], -2)
 
     def targets(self, info, steps: np.ndarray) -> dict:
         """Chunks (K, H, A) and weights (K, H). Behind what could be foreseen the last foreseen action is repeated with
@@ -101,6 +119,11 @@ class DemoWindows:
         index = np.arange(self.horizon)
         rows = info.start + steps[:, None] + np.minimum(index, counts - 1)
         return {ACTION: self.columns[ACTION][rows], "action_weight": (index < counts).astype(np.float32)}
+
+
+def name_of(thing: np.ndarray) -> str:
+    """An object row (9,) -> "red cube"; "" for an unused row."""
+    return f"{COLOUR_NAMES[int(thing[1])]} {KIND_NAMES[int(thing[0])]}" if thing[0] >= 0 else ""
 
 
 def _draw(rng: np.random.Generator, count: int, chance: float):

@@ -1,0 +1,24 @@
+"""The scripted experts as a policy. They read the simulator's state: an upper bound, and teachers, never competitors."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+import gymnasium as gym
+import numpy as np
+
+from agent.spec import TIME, Chunk, Spec
+
+
+class ExpertPolicy:
+    """The expert of whatever task `env` runs; its chunk is what it would do now. Decide at every control step."""
+
+    def __init__(self, env: gym.Env):
+        self.env = env
+
+    def reset(self, spec: Spec, seed: int) -> None:
+        self.spec = spec
+
+    def act(self, obs: Mapping[str, Any]) -> Chunk:
+        action = np.asarray(self.env.unwrapped.expert_action(), np.float32)
+        return Chunk(action[None], float(obs[TIME]), self.spec.control_hz)

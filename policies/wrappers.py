@@ -1,0 +1,63 @@
+"""Policies around a policy: what it is kept from, and how long it takes. Each has the same two methods."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Mapping
+
+import numpy as np
+
+from agent.spec import AUDIO, IMAGES, TASK, Chunk, Spec
+
+
+class Wrapper:
+    """Passes everything on."""
+
+    def __init__(self, policy):
+        self.policy = policy
+
+    def reset(self, spec: Spec, seed: int) -> None:
+        self.policy.reset(spec, seed)
+
+    def act(self, obs: Mapping[str, Any]) -> Chunk:
+        return self.policy.act(obs)
+
+
+class Mute(Wrapper):
+    """Microphones that give silence."""
+
+    def act(self, obs: Mapping[str, Any]) -> Chunk:
+        return self.policy.act(dict(obs) | {AUDIO: np.zeros_like(obs[AUDIO])})
+
+
+class Blind(Wrapper):
+    """Cameras that give black pictures."""
+
+    def act(self, obs: Mapping[str, Any]) -> Chunk:
+        black = {key: np.zeros_like(value) for key, value in obs.items() if key.startswith(IMAGES)}
+        return self.policy.act(dict(obs) | black)
+
+
+class Instruct(Wrapper):
+    """Another written instruction than the environment's."""
+
+    def __init__(self, policy, instruction: str):
+        super().__init__(policy)
+        self.instruction = instruction
+
+    def act(self, obs: Mapping[str, Any]) -> Chunk:
+        return self.policy.act(dict(obs) | {TASK: self.instruction})
+
+
+class Timed(Wrapper):
+    """Keeps how long each decision took, in ms, since the last reset."""
+
+    def reset(self, spec: Spec, seed: int) -> None:
+        self.latency_ms: list[float] = []
+        super().reset(spec, seed)
+
+    def act(self, obs: Mapping[str, Any]) -> Chunk:
+        start = time.perf_counter()
+        chunk = super().act(obs)
+        self.latency_ms.append(1000 * (time.perf_counter() - start))
+        return chunk
