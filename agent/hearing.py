@@ -20,9 +20,9 @@ WINDOW, NEEDED = 6, 5  # frames: an utterance begins where 5 of 6 are over the o
 PRE_ROLL, POST_ROLL, HANGOVER = 20, 15, 25  # frames
 SHORTEST, LONGEST = 35, 800  # frames between onset and last activity
 DEEP = 1000.0  # Hz
-# of speech_score: for (change, deep, attack, flux), and the constant; fitted to simulated speech, knocks, rattles, buzzers
-# and beeps, with voices for training only
-WEIGHTS, CONSTANT = np.array([2.0, 6.4, -2.2, -1.4]), -11.7
+# of speech_score: for (change, deep, attack, flux), and the constant. Fitted to simulated speech (voices for training only),
+# knocks, rattles, buzzers and beeps; the constant is moved by 1 in favour of speech
+WEIGHTS, CONSTANT = np.array([1.9, 6.5, -2.3, -1.3]), -10.2
 
 
 @dataclass(frozen=True)

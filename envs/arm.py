@@ -276,12 +276,14 @@ class JointTrajectory:
 
     def at(self, t: float) -> tuple[np.ndarray, float]:
         """Joint angles (7,) and opening at time t: the start before the stamp, the last point after the end."""
+        if t <= self.start.stamp:
+            return self.start.position, float(self.start.opening)
         i = int(np.searchsorted(self.times, t))
         if i == len(self.times):
             return self.positions[-1], float(self.openings[-1])
         before = (self.start.position, self.start.opening) if i == 0 else (self.positions[i - 1], self.openings[i - 1])
         since = self.start.stamp if i == 0 else self.times[i - 1]
-        w = max(0.0, (t - since) / (self.times[i] - since))
+        w = (t - since) / (self.times[i] - since)
         return before[0] + w * (self.positions[i] - before[0]), float(before[1] + w * (self.openings[i] - before[1]))
 
 

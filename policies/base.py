@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from agent.spec import AUDIO, TIME, Chunk, Spec
-from policies.chunking import ChunkPlayer
+from policies.chunking import player_for
 
 
 class Policy(Protocol):
@@ -48,7 +48,8 @@ class Episode:
 
 def rollout(env: gym.Env, policy: Policy, seed: int, *, options: dict | None = None, decide_every: int = 4,
             delay_steps: int = 0, blend: float = 0.0, record: Record | None = None) -> Episode:
-    """One episode. A decision is made every `decide_every` control steps and takes effect `delay_steps` later.
+    """One episode. A decision is made every `decide_every` control steps, sooner where the chunk would run out before,
+    and takes effect `delay_steps` later; what has passed of it by then is not played.
 
     blend: seconds over which a new chunk fades in over the one before. Raises ValueError for numbers that do not fit.
     """
@@ -57,20 +58,22 @@ def rollout(env: gym.Env, policy: Policy, seed: int, *, options: dict | None = N
     obs, info = env.reset(seed=seed, options=options)
     world = env.unwrapped
     policy.reset(policy_spec(world), seed)
-    player, ears = ChunkPlayer.of(world, blend), Ears()
+    player, ears = player_for(world, blend), Ears()
     episode = Episode(False, 0.0, 0.0, str(info.get("instruction", "")))
     waiting: list[tuple[int, Chunk]] = []
-    step, done = 0, False
+    step, next_decision, done = 0, 0, False
     if record is not None:
         record.frame(env, obs)
     while not done:
-        if step % decide_every == 0:
+        now = float(obs[TIME])
+        if step == next_decision:
             chunk, taken = decide(policy, ears.take(complete(world, obs)))
             episode.latencies.append(taken)
             waiting.append((step + delay_steps, chunk))
+            next_decision = step + max(1, min(decide_every, len(chunk.actions) - delay_steps))
         while waiting and waiting[0][0] <= step:
-            player.push(waiting.pop(0)[1])
-        obs, reward, terminated, truncated, info = env.step(player.action(float(obs[TIME])))
+            player.push(waiting.pop(0)[1], now)
+        obs, reward, terminated, truncated, info = env.step(player.action(now))
         ears.hear(obs)
         step, done = step + 1, terminated or truncated
         episode.reward += float(reward)

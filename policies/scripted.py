@@ -11,7 +11,7 @@ from agent.spec import TIME, Chunk, Spec
 
 
 class ExpertPolicy:
-    """The expert of whatever task `env` runs; its chunk is what it would do now. Decide at every control step."""
+    """The expert of whatever task `env` runs; its chunk is the one action that it would do now."""
 
     def __init__(self, env: gym.Env):
         self.env = env

@@ -7,6 +7,7 @@ from typing import Any, Mapping
 import numpy as np
 
 from agent.spec import TIME, Chunk, Spec, SpecError
+from policies.chunking import rest
 
 
 class RandomPolicy:
@@ -25,18 +26,19 @@ class RandomPolicy:
 
 
 class ReplayPolicy:
-    """Plays recorded actions (T, A) by the observation's time."""
+    """Plays recorded actions (T, A) by the observation's time, then rests."""
 
     def __init__(self, actions: np.ndarray):
         self.actions = np.asarray(actions, np.float32)
 
     def reset(self, spec: Spec, seed: int) -> None:
         """Raises SpecError where the recording is of another robot."""
-        if self.actions.ndim != 2 or self.actions.shape[1] != spec.action.size:
-            raise SpecError(f"recorded actions {self.actions.shape}: (T, {spec.action.size}) is needed")
+        if self.actions.ndim != 2 or self.actions.shape[1] != spec.action.size or len(self.actions) == 0:
+            raise SpecError(f"recorded actions {self.actions.shape}: (T, {spec.action.size}) with T >= 1 is needed")
         self.spec = spec
 
     def act(self, obs: Mapping[str, Any]) -> Chunk:
         now = float(obs[TIME])
-        first = min(int(round(now * self.spec.control_hz)), len(self.actions) - 1)
-        return Chunk(self.actions[first:], now, self.spec.control_hz)
+        rows = self.actions[round(now * self.spec.control_hz) :]
+        after = rest(self.spec.action, self.actions[-1])[None].astype(np.float32)
+        return Chunk(rows if len(rows) else after, now, self.spec.control_hz)

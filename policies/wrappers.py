@@ -1,8 +1,7 @@
-"""Policies around a policy: what it is kept from, and how long it takes. Each has the same two methods."""
+"""Policies around a policy: what it is kept from. Each has the same two methods."""
 
 from __future__ import annotations
 
-import time
 from typing import Any, Mapping
 
 import numpy as np
@@ -47,17 +46,3 @@ class Instruct(Wrapper):
 
     def act(self, obs: Mapping[str, Any]) -> Chunk:
         return self.policy.act(dict(obs) | {TASK: self.instruction})
-
-
-class Timed(Wrapper):
-    """Keeps how long each decision took, in ms, since the last reset."""
-
-    def reset(self, spec: Spec, seed: int) -> None:
-        self.latency_ms: list[float] = []
-        super().reset(spec, seed)
-
-    def act(self, obs: Mapping[str, Any]) -> Chunk:
-        start = time.perf_counter()
-        chunk = super().act(obs)
-        self.latency_ms.append(1000 * (time.perf_counter() - start))
-        return chunk

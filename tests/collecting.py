@@ -18,8 +18,8 @@ class Counting(gym.Env):
     robot_spec = Spec({"front": (16, 16)}, ("step", "seed"), ActionSpec("ee_delta", ("a",), (-1.0,), (1.0,), (1.0,)),
                       10.0, ((0.0, 0.0, 0.0),))  # fmt: skip
 
-    def __init__(self, split="train", instruct="text", lazy_images=False, interrupt_at=None):
-        self.lazy_images, self.interrupt_at = lazy_images, interrupt_at
+    def __init__(self, split="train", instruct="text", interrupt_at=None):
+        self.interrupt_at = interrupt_at
 
     def reset(self, *, seed=None, options=None):
         self.seed, self.task, self.steps = seed, options["task"], 0
@@ -27,18 +27,16 @@ class Counting(gym.Env):
             raise FloatingPointError("the stub broke")
         if seed == self.interrupt_at:
             raise KeyboardInterrupt
-        self.instruction, self.tracks = f"do {self.task}", self.sound(0.9)
-        return self.observation(), {}
+        self.tracks = self.sound(0.9)
+        return self.observation(), {"instruction": f"do {self.task}"}
 
     def sound(self, level):
         return {"world": np.full((1600, 1), level, np.float32), "voice": np.full((1600, 1), -level, np.float32)}
 
     def observation(self):
         state = np.array([self.steps, self.seed], np.float32)
-        return {STATE: state, TASK: "", TIME: np.array(self.steps / 10), AUDIO: self.tracks["world"]}
-
-    def images(self):
-        return {IMAGES + "front": np.full((16, 16, 3), 20 * self.steps, np.uint8)}
+        return {STATE: state, TASK: "", TIME: np.array(self.steps / 10), AUDIO: self.tracks["world"],
+                IMAGES + "front": np.full((16, 16, 3), 20 * self.steps, np.uint8)}
 
     def expert_action(self):
         return np.array([self.steps / 10], np.float32)

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -187,6 +188,23 @@ def test_what_does_not_fit_is_refused(dataset):
         writer.finalize()
 
 
+def test_pictures_stored_in_the_tables(dataset):
+    """LeRobotDataset's other way to keep images: encoded, in the rows themselves."""
+    reader = DemoReader(dataset)
+    for path in dict.fromkeys(e.data for e in reader.episodes):
+        table = pq.ParquetFile(path).read()
+        steps = zip(table["episode_index"].to_pylist(), table["frame_index"].to_pylist())
+        stored = [{"bytes": cv2.imencode(".png", picture(*at)[..., ::-1])[1].tobytes(), "path": None} for at in steps]
+        pq.write_table(table.append_column(FRONT, pa.array(stored)), path)
+    info = json.loads((dataset / form.INFO).read_text())
+    info["features"][FRONT]["dtype"] = "image"
+    (dataset / form.INFO).write_text(json.dumps(info))
+    shutil.rmtree(dataset / "videos")
+    reader = DemoReader(dataset)
+    np.testing.assert_array_equal(reader.frames(FRONT, [12, 2]), [picture(1, 3), picture(0, 2)])
+    assert FRONT not in reader.columns() and check_dataset(dataset) == []
+
+
 class TestFrameCache:
     def test_holds_what_the_reader_decodes(self, original, tmp_path):
         reader = DemoReader(original)
@@ -199,7 +217,7 @@ class TestFrameCache:
     def test_is_built_once_and_anew_for_other_data(self, dataset, tmp_path, monkeypatch):
         FrameCache.build(DemoReader(dataset), tmp_path / "c", 16, progress=False)
         with monkeypatch.context() as patch:
-            patch.setattr(DemoReader, "stretch", lambda *_: pytest.fail("decoded again"))
+            patch.setattr(DemoReader, "film", lambda *_: pytest.fail("decoded again"))
             FrameCache.build(DemoReader(dataset), tmp_path / "c", 16, progress=False)
         record(dataset, 3, 8).finalize()
         reader = DemoReader(dataset)
@@ -207,21 +225,29 @@ class TestFrameCache:
         assert cache.frames(FRONT, [reader.length - 1]).mean() > 0
 
     def test_goes_on_where_it_stopped(self, original, tmp_path, monkeypatch):
-        reader, decoded = DemoReader(original), []
-        stretch = DemoReader.stretch
+        reader, film, decoded = DemoReader(original), DemoReader.film, []
 
-        def dies_at_two(self, episode, key, steps=None):
-            decoded.append(episode.index)
-            if decoded == [0, 1, 2]:
-                raise KeyboardInterrupt
-            return stretch(self, episode, key, steps)
+        def dies_in_the_third(self, key, first=0):
+            for row, image in film(self, key, first):
+                if row == sum(LENGTHS[:2]) + 3 and first == 0:
+                    raise KeyboardInterrupt
+                decoded.append(row)
+                yield row, image
 
         monkeypatch.setattr("training.data.frame_cache.EVERY", 1)
-        monkeypatch.setattr(DemoReader, "stretch", dies_at_two)
+        monkeypatch.setattr(DemoReader, "film", dies_in_the_third)
         with pytest.raises(KeyboardInterrupt):
-            FrameCache.build(reader, tmp_path, 16, progress=False)
-        cache = FrameCache.build(reader, tmp_path, 16, progress=False)
-        assert decoded == [0, 1, 2, 2] and (cache.frames(FRONT, np.arange(reader.length)).mean((1, 2, 3)) > 0).all()
+            FrameCache.build(reader, tmp_path, 32, progress=False)
+        decoded.clear()
+        cache = FrameCache.build(reader, tmp_path, 32, progress=False)
+        assert decoded == list(range(sum(LENGTHS[:2]), reader.length))
+        whole = reader.frames(FRONT, range(reader.length)).mean((1, 2))
+        np.testing.assert_allclose(cache.frames(FRONT, np.arange(reader.length)).mean((1, 2)), whole, atol=1.5)
+
+    def test_a_missing_image_is_an_error(self, dataset, tmp_path):
+        other_film(dataset, lambda e, n: n[:11])
+        with pytest.raises(DatasetError, match="no image of row 20"):
+            FrameCache.build(DemoReader(dataset), tmp_path / "c", 16, progress=False)
 
 
 # ---- damage

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import envs  # noqa: F401
-from agent.spec import AUDIO, IMAGES, STATE, TIME, ActionSpec, Chunk, Spec, SpecError
+from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, ActionSpec, Chunk, Spec, SpecError
+from envs.arm import PANDA, JointState, ee_delta_action
 from policies.base import rollout
 from policies.chunking import JointPlayer, NativePlayer
 from policies.mmllm import MMLLMPolicy
@@ -35,7 +36,7 @@ class Blindfold:
 
 def test_expert_succeeds_through_the_player():
     env = tabletop()
-    episode = rollout(env, ExpertPolicy(env), seed=3, decide_every=1)
+    episode = rollout(env, ExpertPolicy(env), seed=3)
     assert episode.success and episode.terminated
     assert len(episode.latencies) == round(episode.seconds * 10)
 
@@ -69,58 +70,175 @@ def test_no_sound_is_lost_or_heard_twice_between_decisions():
     np.testing.assert_allclose(np.diff(policy.stamps), 0.3)
 
 
+class Robot:
+    """Reaches every command."""
+
+    def __init__(self):
+        self.command = JointState(0.0, PANDA.home, 0.08)
+
+    def play(self, player: JointPlayer, now: float) -> np.ndarray:
+        target = player.action(now)
+        self.command = JointState(now + 0.1, target[:7], float(target[7]))
+        return target
+
+
 def player(blend=0.0):
-    world = tabletop().unwrapped
-    world.reset(seed=0)
-    return JointPlayer(world.arm, world.policy_spec.action, 10.0, world.command, blend), world
+    robot = Robot()
+    action = ee_delta_action(((0.28, -0.32, 0.01), (0.68, 0.32, 0.45)))
+    return JointPlayer(PANDA, action, 10.0, lambda: robot.command, blend), robot
+
+
+def chunk(dx=0.5, steps=8, stamp=0.0, dy=0.0) -> Chunk:
+    return Chunk(np.tile(np.array([dx, dy, 0, 0, 1], np.float32), (steps, 1)), stamp, 10.0)
 
 
 def test_a_late_chunk_is_anchored_at_its_stamp_and_loses_what_has_passed():
-    forward = np.tile(np.array([0.5, 0, 0, 0, 1], np.float32), (8, 1))
-    late, _ = player()
-    on_time, _ = player()
-    chunk = Chunk(forward, 0.0, 10.0)
-    on_time.push(chunk)
-    there = [on_time.action(t / 10) for t in range(6)]
+    (late, slow), (on_time, robot) = player(), player()
+    on_time.push(chunk(), 0.0)
+    there = [robot.play(on_time, t / 10) for t in range(6)]
     for t in range(3):
-        late.action(t / 10)
-    late.push(chunk)
-    assert np.allclose(late.action(0.3), there[3]) and np.allclose(late.action(0.4), there[4])
+        slow.play(late, t / 10)
+    late.push(chunk(), 0.3)
+    assert np.allclose(slow.play(late, 0.3), there[3]) and np.allclose(slow.play(late, 0.4), there[4])
+
+
+def test_a_late_chunk_that_blends_never_jumps():
+    late, robot = player(blend=0.4)
+    for t in range(3):
+        robot.play(late, t / 10)
+    late.push(chunk(dx=1.0), 0.3)
+    targets = np.array([robot.play(late, t / 10)[:7] for t in range(3, 9)])
+    moves = np.abs(np.diff(np.vstack([PANDA.home, targets]), axis=0)).max(1)
+    sharp = np.abs(targets[-1] - PANDA.home).max() / 6
+    assert moves.max() < 1.8 * sharp, "the jump of four steps was not spread"
 
 
 def test_a_chunk_that_ran_out_holds():
-    one, _ = player()
-    one.push(Chunk(np.tile(np.array([0.3, 0.2, 0, 0, 1], np.float32), (3, 1)), 0.0, 10.0))
-    targets = [one.action(t / 10) for t in range(6)]
+    one, robot = player()
+    one.push(chunk(0.3, 3, dy=0.2), 0.0)
+    targets = [robot.play(one, t / 10) for t in range(6)]
     assert not np.allclose(targets[1], targets[2]) and all(np.allclose(targets[2], t) for t in targets[3:])
 
 
 def test_blending_goes_from_the_old_to_the_new():
-    blended, _ = player(blend=0.4)
-    sharp, _ = player()
-    for p in (blended, sharp):
-        p.push(Chunk(np.tile(np.array([0.5, 0, 0, 0, 1], np.float32), (12, 1)), 0.0, 10.0))
-        p.action(0.0)
-        p.push(Chunk(np.tile(np.array([-0.5, 0, 0, 0, 1], np.float32), (12, 1)), 0.1, 10.0))
-    old = blended.old
+    (blended, a), (sharp, b) = player(blend=0.4), player()
+    for p, robot in ((blended, a), (sharp, b)):
+        p.push(chunk(0.5, 12), 0.0)
+        robot.play(p, 0.0)
+        old = p.playing
+        p.push(chunk(-0.5, 12, stamp=0.1), 0.1)
     for step in range(1, 8):
-        t = (step + 1) / 10
-        share = min(1.0, (t - 0.1) / 0.4)
-        want = old.at(t)[0] * (1 - share) + sharp.new.at(t)[0] * share
-        np.testing.assert_allclose(blended.action(step / 10)[:7], want, atol=1e-9)
+        end = (step + 1) / 10
+        share = min(1.0, (end - 0.1) / 0.4)
+        want = old.at(end)[0] * (1 - share) + sharp.playing.at(end)[0] * share
+        np.testing.assert_allclose(a.play(blended, step / 10)[:7], want, atol=1e-9)
+
+
+def test_without_an_overlap_blending_changes_nothing():
+    """One-step chunks, as an expert gives them, must not be slowed down by a hold that fades out."""
+    (blended, a), (sharp, b) = player(blend=0.4), player()
+    for t in range(5):
+        blended.push(chunk(steps=1, stamp=t / 10), t / 10)
+        sharp.push(chunk(steps=1, stamp=t / 10), t / 10)
+        np.testing.assert_allclose(a.play(blended, t / 10), b.play(sharp, t / 10), atol=1e-12)
+
+
+def test_a_chunk_starts_from_what_the_robot_was_really_told():
+    """Something else (a safety stop, a push) commanded the arm after the last action."""
+    one, robot = player()
+    robot.play(one, 0.0)
+    moved = PANDA.home + 0.05
+    robot.command = JointState(0.1, moved, 0.03)
+    np.testing.assert_allclose(one.action(0.1), [*moved, 0.03])
+    one.push(chunk(dx=0.0, stamp=0.1), 0.1)
+    np.testing.assert_allclose(one.playing.start.position, moved)
 
 
 def test_native_player_goes_by_time_and_refuses_nonsense():
     action = ActionSpec("native", ("a", "b"), (-1.0, -1.0), (1.0, 1.0))
     native = NativePlayer(action, 20.0)
     rows = np.arange(8).reshape(4, 2) / 10
-    native.push(Chunk(rows.astype(np.float32), 1.0, 20.0))
+    native.push(Chunk(rows.astype(np.float32), 1.0, 20.0), 1.0)
     np.testing.assert_allclose(native.action(1.11), rows[2], atol=1e-6)
     np.testing.assert_allclose(native.action(9.0), rows[3], atol=1e-6)
+    np.testing.assert_allclose([native.action(1 + i / 20)[0] for i in range(4)], rows[:, 0], atol=1e-6)
     with pytest.raises(SpecError, match=r"\(T, 2\)"):
-        native.push(Chunk(np.zeros((3, 5)), 0.0, 20.0))
+        native.push(Chunk(np.zeros((3, 5)), 0.0, 20.0), 0.0)
     with pytest.raises(SpecError, match="NaN"):
-        native.push(Chunk(np.full((3, 2), np.nan), 0.0, 20.0))
+        native.push(Chunk(np.full((3, 2), np.nan), 0.0, 20.0), 0.0)
+
+
+def test_deltas_that_ran_out_are_not_repeated():
+    deltas = NativePlayer(ee_delta_action(None), 10.0)
+    deltas.push(chunk(0.5, 2), 0.0)
+    np.testing.assert_allclose([deltas.action(t)[0] for t in (0.0, 0.1, 0.2, 3.0)], [0.5, 0.5, 0.0, 0.0])
+    assert deltas.action(3.0)[4] == 1.0, "the gripper stays as it was"
+
+
+class Counter(gym.Env):
+    """A foreign environment: gives the time and keeps the actions that it got."""
+
+    robot_spec = Spec({}, ("x",), ActionSpec("native", ("a",), (-9.0,), (9.0,)), 5.0)
+
+    def reset(self, *, seed=None, options=None):
+        self.taken = []
+        return self._observation(), {}
+
+    def step(self, action):
+        self.taken.append(float(action[0]))
+        return self._observation(), 0.5, False, len(self.taken) == 7, {"success": len(self.taken) > 5}
+
+    def _observation(self):
+        return {STATE: np.zeros(1, np.float32), TASK: "count", TIME: len(self.taken) / 5}
+
+
+class Clock:
+    """Action i of a chunk is when it was decided, plus i / 10."""
+
+    def __init__(self, horizon):
+        self.horizon = horizon
+
+    def reset(self, spec, seed):
+        self.decided = []
+
+    def act(self, obs):
+        step = round(obs[TIME] * 5)
+        self.decided.append(step)
+        rows = step + np.arange(self.horizon, dtype=np.float32)[:, None] / 10
+        return Chunk(rows, obs[TIME], 5.0)
+
+
+@pytest.mark.parametrize(
+    "horizon, decide_every, delay, decided, taken",
+    [
+        (4, 3, 0, [0, 3, 6], [0, 0.1, 0.2, 3, 3.1, 3.2, 6]),
+        (8, 3, 2, [0, 3, 6], [0, 0, 0.2, 0.3, 0.4, 3.2, 3.3]),
+        (2, 4, 0, [0, 2, 4, 6], [0, 0.1, 2, 2.1, 4, 4.1, 6]),  # sooner, since the chunk runs out
+        (1, 4, 1, [0, 1, 2, 3, 4, 5, 6], [0, 0, 1, 2, 3, 4, 5]),  # always too late: the last is held
+    ],
+)
+def test_rollout_decides_delays_and_plays_by_time(horizon, decide_every, delay, decided, taken):
+    env, policy = Counter(), Clock(horizon)
+    episode = rollout(env, policy, seed=0, decide_every=decide_every, delay_steps=delay)
+    assert policy.decided == decided and len(episode.latencies) == len(decided)
+    np.testing.assert_allclose(env.taken, taken, atol=1e-6)
+    assert episode.success and not episode.terminated and episode.reward == 3.5
+
+
+def test_a_crash_is_the_callers_business():
+    class Broken(Clock):
+        def act(self, obs):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        rollout(Counter(), Broken(1), seed=0)
+
+
+def test_replay_rests_after_its_end():
+    policy = ReplayPolicy(np.arange(3)[:, None])
+    policy.reset(Counter.robot_spec, 0)
+    assert policy.act({TIME: 0.2}).actions.tolist() == [[1.0], [2.0]]
+    assert policy.act({TIME: 5.0}).actions.tolist() == [[2.0]]
 
 
 def test_replay_of_another_robot_is_refused():

@@ -111,9 +111,9 @@ def evaluate(cfg: Mapping[str, Any]) -> int:
 
 
 def run(cfg: Mapping[str, Any]) -> int:
-    from training import play
+    from training import run as episode
 
-    return play.main(cfg)
+    return episode.main(cfg)
 
 
 def demo(cfg: Mapping[str, Any]) -> int:

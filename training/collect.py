@@ -7,14 +7,8 @@ first seeds that succeed.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
 import traceback
-from collections import Counter, deque
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Mapping, Sequence
@@ -23,10 +17,13 @@ import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
-import envs  # noqa: F401  registers the environments
-from agent.spec import ACTION, IMAGES, STATE, TASK
+import envs  # noqa: F401 registers the environments
+from agent.spec import ACTION, IMAGES, STATE
+from policies.base import policy_spec, rollout
+from policies.scripted import ExpertPolicy
 from training.data.assemble import assemble, recorded_names
 from training.data.demos import DemoWriter
+from training.workers import each
 
 OUTCOMES = "collected.jsonl"  # in the dataset's folder: one line a seed that was tried
 MOST_ERRORS = 5  # crashed episodes before the collection gives up
@@ -49,94 +46,61 @@ class Job:
         return f"{self.split}-{self.task}-{self.seed:08d}"
 
 
-@dataclass
 class Recorder:
-    """Writes what `frame` sees, step by step: what is sensed, what the expert would do now, labels, sound tracks."""
+    """Writes what a rollout shows it: what was sensed, what the expert would have done then, labels, sound tracks.
 
-    writer: DemoWriter
-    sound: list[dict[str, np.ndarray]] = field(default_factory=list)
+    A frame is written once the step after it has been made; the last observation, which no action follows, is not.
+    """
+
+    def __init__(self, writer: DemoWriter):
+        self.writer, self.pending = writer, None
+        self.sound: list[dict[str, np.ndarray]] = []
+        writer.discard()
 
     def frame(self, env: gym.Env, obs: Mapping[str, Any]) -> None:
-        """Before each step."""
         world = env.unwrapped
-        self.sound.append(world.tracks)
-        images = world.images() if world.lazy_images else {k: v for k, v in obs.items() if k.startswith(IMAGES)}
+        if self.pending is not None:
+            self.writer.add(self.pending)
+            self.sound.append(world.tracks)
         labels = {f"annotation.{name}": value for name, value in world.annotation().items()}
         action = np.asarray(world.expert_action(), np.float32)
-        self.writer.add(images | {STATE: obs[STATE], ACTION: action} | labels)
+        images = {key: value for key, value in obs.items() if key.startswith(IMAGES)}
+        self.pending = images | {STATE: obs[STATE], ACTION: action} | labels
 
-    def save(self, env: gym.Env, name: str, task: str, **info) -> None:
-        """After the last step. What the first frame heard came before the episode, and is left out."""
-        sound = [*self.sound[1:], env.unwrapped.tracks]
-        tracks = {track: np.concatenate([s[track] for s in sound]) for track in sound[0]}
+    def save(self, name: str, task: str, **info) -> None:
+        tracks = {track: np.concatenate([s[track] for s in self.sound]) for track in self.sound[0]}
         self.writer.save(name, task, tracks, **info)
 
 
-def demonstrate(env: gym.Env, writer: DemoWriter, job: Job, perturb: float) -> bool:
-    """Let the expert act through one episode; save it if it succeeds."""
-    world, recorder = env.unwrapped, Recorder(writer)
-    writer.discard()
-    obs, info = env.reset(seed=job.seed, options={"task": job.task, "perturb": perturb})
-    written, spoken = bool(obs[TASK]), bool(world.voice_end)
-    instruct = {(True, False): "text", (False, True): "voice", (True, True): "both"}[written, spoken]
-    done = False
-    while not done:
-        recorder.frame(env, obs)
-        obs, _, terminated, truncated, info = env.step(world.expert_action())
-        done = terminated or truncated
-    if info["success"]:
-        recorder.save(env, job.name, world.instruction, task_name=job.task, seed=job.seed, split=job.split,
-                      instruct=instruct, success=True, heard_at=float(world.heard_at), perturb=perturb)
-    return bool(info["success"])
-
-
-# ---- one worker process
-
-
-class Worker:
-    """An environment and a writer, made once a process."""
-
-    current: Worker | None = None
+class Demonstrator:
+    """Tries jobs, one after the other: an environment and a writer, made once a process."""
 
     def __init__(self, env_id: str, env_kwargs: Mapping, out: str, perturb: float):
         self.env = gym.make(env_id, **env_kwargs, disable_env_checker=True)
-        self.writer = DemoWriter(out, self.env.unwrapped.robot_spec, self.env.unwrapped.arm.name)
-        self.perturb = perturb
+        self.world, self.perturb = self.env.unwrapped, perturb
+        self.writer = DemoWriter(out, policy_spec(self.world), self.world.arm.name)
 
-    def run(self, job: Job) -> dict:
+    def __call__(self, job: Job) -> dict[str, str]:
         """What came of it. A crash is an error, never a failure."""
         try:
-            success = demonstrate(self.env, self.writer, job, self.perturb)
+            success = self.demonstrate(job)
         except Exception:  # noqa: BLE001 whatever an episode dies of must not end the others
             return {"outcome": "error", "error": traceback.format_exc()}
         return {"outcome": "success" if success else "failure"}
 
+    def demonstrate(self, job: Job) -> bool:
+        """Let the expert act through one episode; save it if it succeeds."""
+        recorder, options = Recorder(self.writer), {"task": job.task, "perturb": self.perturb}
+        episode = rollout(self.env, ExpertPolicy(self.env), job.seed, options=options, decide_every=1, record=recorder)
+        if episode.success:
+            recorder.save(job.name, episode.instruction, task_name=job.task, seed=job.seed, split=job.split,
+                          instruct=self.way(), success=True, heard_at=float(self.world.heard_at), perturb=self.perturb)
+        return episode.success
 
-def _start(*args) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides; the running episode is finished
-    Worker.current = Worker(*args)
-
-
-def _run(job: Job) -> dict:
-    return Worker.current.run(job)
-
-
-class Inline:
-    """An executor in this process, for one worker."""
-
-    def __init__(self, *args):
-        self.worker = Worker(*args)
-
-    def submit(self, _, job: Job) -> Future:
-        future: Future = Future()
-        future.set_result(self.worker.run(job))
-        return future
-
-    def __enter__(self) -> Inline:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.worker.env.close()
+    def way(self) -> str:
+        """How the instruction came: a spoken one is heard at its end, a written one is known from the start."""
+        written, spoken = self.world.heard_at == 0, self.world.voice_end > 0
+        return ("both" if spoken else "text") if written else "voice"
 
 
 # ---- the main process
@@ -197,28 +161,12 @@ def collect(
     out.mkdir(parents=True, exist_ok=True)
     share, rest = divmod(episodes, len(tasks))
     plan = Plan({task: share + (i < rest) for i, task in enumerate(tasks)}, split, seed, read_outcomes(out))
-    jobs = plan.next_jobs()
-    kwargs = {"lazy_images": True, "instruct": "mixed"} | dict(env or {}) | {"split": split}
-    with finishing(out), start_pool(min(workers, len(jobs)), (env_id, kwargs, str(out), perturb)) as pool:
-        run_plan(plan, jobs, pool, out, flight=2 * workers)
-    return plan.report()
-
-
-@contextmanager
-def finishing(out: Path):
-    """Whatever happens, the episodes that were finished become part of the dataset."""
+    kwargs = {"instruct": "mixed"} | dict(env or {}) | {"split": split}
     try:
-        yield
-    finally:
+        run_plan(plan, (env_id, kwargs, str(out), perturb), workers, out)
+    finally:  # whatever happens, the episodes that were finished become part of the dataset
         assemble(out)
-
-
-def start_pool(workers: int, args: tuple):
-    if workers <= 1:
-        return Inline(*args)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # taken over by the workers
-    spawn = multiprocessing.get_context("spawn")  # never fork after a GL context or a video was opened
-    return ProcessPoolExecutor(workers, spawn, _start, args)
+    return plan.report()
 
 
 def read_outcomes(out: Path) -> dict[str, str]:
@@ -229,33 +177,20 @@ def read_outcomes(out: Path) -> dict[str, str]:
     return failed | dict.fromkeys(recorded_names(out), "success")
 
 
-def run_plan(plan: Plan, jobs: list[Job], pool, out: Path, flight: int) -> None:
-    """Try jobs, at most `flight` at a time, until the plan needs no more."""
-    queue, running, errors = deque(jobs), {}, []
+def run_plan(plan: Plan, args: tuple, workers: int, out: Path) -> None:
+    """Try seeds until the plan needs no more; each round makes up for the failures of the one before."""
+    jobs, errors = plan.next_jobs(), 0
     kept = sum(counts["kept"] for counts in plan.report().values())
     with tqdm(total=sum(plan.wanted.values()), initial=kept, unit="episode", desc="collecting") as bar:
-        while queue or running:
-            while queue and len(running) < flight:
-                job = queue.popleft()
-                running[pool.submit(_run, job)] = job
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job, result = running.pop(future), outcome_of(future)
+        while jobs:
+            for job, result in each(Demonstrator, args, jobs, workers):
                 plan.outcomes[job.name] = result["outcome"]
                 bar.update(result["outcome"] == "success")
                 note(out, job, result)
-                errors += [(job.name, result["error"])] if result["outcome"] == "error" else []
-            if len(errors) >= MOST_ERRORS:
-                name, trace = errors[-1]
-                raise CollectError(f"{len(errors)} episodes crashed, the last one ({name}) so:\n{trace}")
-            queue.extend(plan.next_jobs())
-
-
-def outcome_of(future: Future) -> dict:
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise CollectError("a worker process was killed (out of memory?); finished episodes are kept: "
-                           "run again to go on") from error
+                errors += result["outcome"] == "error"
+                if errors >= MOST_ERRORS:
+                    raise CollectError(f"{errors} episodes crashed, the last one ({job.name}) so:\n{result['error']}")
+            jobs = plan.next_jobs()
 
 
 def note(out: Path, job: Job, result: dict) -> None:

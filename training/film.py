@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Sequence
+from typing import Any, Mapping, Sequence
 
 import gymnasium as gym
 import numpy as np
@@ -16,30 +16,23 @@ PICTURE = {"crf": "20", "preset": "veryfast"}
 TAIL = 0.5  # s that the last picture stays
 
 
-class Film(gym.Wrapper):
-    """Keeps what the cameras see at every step, and what the microphones hear between the steps."""
+class Film:
+    """A record for policies.base.rollout: what the cameras see, and what the microphones hear between the pictures."""
 
-    def reset(self, **kwargs):
-        obs, info = self.env.reset(**kwargs)
-        self.pictures, self.sound = [self._picture(obs)], []
-        return obs, info
+    def __init__(self):
+        self.pictures: list[np.ndarray] = []
+        self.sound: list[np.ndarray] = []
 
-    def step(self, action):
-        obs, *rest = self.env.step(action)
-        self.pictures.append(self._picture(obs))
-        if AUDIO in obs:
-            self.sound.append(obs[AUDIO])
-        return obs, *rest
-
-    def _picture(self, obs) -> np.ndarray:
-        world = self.env.unwrapped
+    def frame(self, env: gym.Env, obs: Mapping[str, Any]) -> None:
+        world = env.unwrapped
         seen = world.images() if getattr(world, "lazy_images", False) else obs
-        return side_by_side([seen[key] for key in sorted(seen) if key.startswith(IMAGES)])
+        self.pictures.append(side_by_side([seen[key] for key in sorted(seen) if key.startswith(IMAGES)]))
+        if AUDIO in obs and len(self.pictures) > 1:  # what the first observation holds was before the episode
+            self.sound.append(obs[AUDIO])
+        self.hz, self.sample_rate = world.robot_spec.control_hz, world.robot_spec.sample_rate
 
     def save(self, path: Path) -> Path:
-        spec = self.env.unwrapped.robot_spec
-        sound = np.concatenate(self.sound) if self.sound else None
-        encode(path, self.pictures, spec.control_hz, sound, spec.sample_rate)
+        encode(path, self.pictures, self.hz, np.concatenate(self.sound) if self.sound else None, self.sample_rate)
         return path
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Callable, Iterator, Sequence
 
-_work: Callable | None = None  # this process's worker
+_worker: dict[str, Any] = {}  # this process's: how it is made, and it
 
 
 class WorkerError(RuntimeError):
@@ -37,10 +37,11 @@ def each(make: Callable[..., Callable], args: tuple, jobs: Sequence, workers: in
 
 
 def _start(make: Callable[..., Callable], args: tuple) -> None:
-    global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides; the running job is finished
-    _work = make(*args)
+    _worker["make"], _worker["args"] = make, args
 
 
 def _run(job: Any) -> Any:
-    return _work(job)
+    if "work" not in _worker:  # only now, so that what goes wrong with it reaches the main process
+        _worker["work"] = _worker["make"](*_worker["args"])
+    return _worker["work"](job)

@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -209,7 +209,7 @@ class DemoReader:
             raise DatasetError(f"{key}: no image of rows {missing[:5]}; `soma data check` names the damage")
         return np.stack([found[row] for row in rows.tolist()])
 
-    def stretch(self, episode: Episode, key: str, steps: range | None = None):
+    def stretch(self, episode: Episode, key: str, steps: range | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """(row, image) of consecutive steps of an episode (all of them by default), in order."""
         steps = steps or range(episode.length)
         if self.features[key]["dtype"] == "image":
@@ -219,6 +219,27 @@ class DemoReader:
         first = round(second * self.fps)
         for n, image in video.decode(path, self.fps, first + steps.start, first + steps.stop):
             yield episode.start + n - first, image
+
+    def film(self, key: str, first: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+        """(row, image) of all episodes from the first-th on, in order; each file is opened once."""
+        rest = self.episodes[first:]
+        while rest:
+            run = self._run(key, rest)
+            whole = replace(run[0], length=sum(e.length for e in run))
+            yield from self.stretch(whole, key)
+            rest = rest[len(run) :]
+
+    def _run(self, key: str, episodes: list[Episode]) -> list[Episode]:
+        """The first episodes that lie in one video file, one after the other."""
+        at, end = episodes[0].videos.get(key), episodes[0].length
+        count = 1
+        while at is not None and count < len(episodes):
+            path, second = episodes[count].videos[key]
+            if path != at[0] or round((second - at[1]) * self.fps) != end:
+                break
+            end += episodes[count].length
+            count += 1
+        return episodes[:count]
 
     def _stored_images(self, episode: Episode, key: str, steps: range):
         import cv2

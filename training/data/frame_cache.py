@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from agent.processor import resize
 from training.data import lerobot_format as form
-from training.data.demos import DemoReader
+from training.data.demos import DatasetError, DemoReader
 
 EVERY = 50  # episodes between two notes of how far it is
 
@@ -25,7 +25,8 @@ class FrameCache:
 
     @classmethod
     def build(cls, reader: DemoReader, folder: str | Path, size: int, progress: bool = True) -> FrameCache:
-        """Decode what is missing in `folder`; what is there from this very dataset and size is kept."""
+        """Decode what is missing in `folder`; what is there from this very dataset and size is kept. Raises DatasetError
+        where an image is missing."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         mark = fingerprint(reader)
@@ -58,10 +59,20 @@ def _fill(reader: DemoReader, key: str, path: Path, size: int, mark: str, progre
     if done == len(reader.episodes):
         return
     images = np.lib.format.open_memmap(path, "r+" if done else "w+", np.uint8, (reader.length, size, size, 3))
-    bar = tqdm(reader.episodes[done:], desc=f"decoding {key}", unit="episode", disable=not progress)
-    for episode in bar:
-        for row, image in reader.stretch(episode, key):
-            images[row] = resize(image[None], size)[0]
-        if (episode.index + 1) % EVERY == 0 or episode.index + 1 == len(reader.episodes):
-            images.flush()
-            form.write_json(note, {"fingerprint": mark, "episodes": episode.index + 1})
+    ends = [episode.start + episode.length for episode in reader.episodes]
+    due = reader.episodes[done].start
+    bar = tqdm(desc=f"decoding {key}", unit="frame", initial=due, total=reader.length, disable=not progress)
+    for row, image in reader.film(key, done):
+        if row != due:
+            break
+        images[row] = resize(image[None], size)[0]
+        due += 1
+        bar.update()
+        if due == ends[done]:
+            done += 1
+            if done % EVERY == 0 or done == len(ends):
+                images.flush()
+                form.write_json(note, {"fingerprint": mark, "episodes": done})
+    bar.close()
+    if due != reader.length:
+        raise DatasetError(f"{key}: no image of row {due}; `soma data check` names the damage")

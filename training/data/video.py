@@ -11,6 +11,7 @@ from typing import Iterable, Iterator
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 CODEC, PIXELS, TICKS = "libx264", "yuv420p", 512  # ticks of the clock a frame
 OPTIONS = {"crf": "18", "preset": "veryfast", "g": "2", "bf": "0"}
@@ -66,6 +67,7 @@ def _copy_packets(file, out, stream, first: int, clock: Fraction) -> int:
 
 def decode(path: Path, fps: float, first: int = 0, stop: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
     """(frame number, (H, W, 3) uint8 RGB) of the frames first <= n < stop that the file holds, in order."""
+    convert = VideoReformatter()  # one for all frames: making one takes longer than using it
     with opened(path) as file:
         stream = file.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -76,7 +78,7 @@ def decode(path: Path, fps: float, first: int = 0, stop: int | None = None) -> I
             if stop is not None and number >= stop:
                 return
             if number >= first:
-                yield number, frame.to_ndarray(format="rgb24")
+                yield number, convert.reformat(frame, format="rgb24").to_ndarray()
 
 
 def opened(path: Path):
