@@ -9,7 +9,7 @@ from training import settings
 from training.settings import SettingsError
 
 OURS = ("agent", "envs", "policies", "training", "ros_nodes")
-ORDER = ("demo", "run", "collect", "data", "train", "eval", "report", "doctor")
+ORDER = ("demo", "run", "collect", "data", "train", "eval", "report", "export", "doctor")
 POSITIONAL = {"data": ("action", "dir"), "report": ("dir",)}  # settings that may be given without their key
 
 
@@ -138,6 +138,12 @@ def report(cfg: Mapping[str, Any]) -> int:
     return 0
 
 
+def export(cfg: Mapping[str, Any]) -> int:
+    from training import export as exporting
+
+    return exporting.main(cfg)
+
+
 def doctor(cfg: Mapping[str, Any]) -> int:
     from training.doctor import main as examine
 
@@ -146,7 +152,7 @@ def doctor(cfg: Mapping[str, Any]) -> int:
 
 VERBS: dict[str, Callable[[Mapping[str, Any]], int]] = {
     "demo": demo, "run": run, "collect": collect, "data": data, "train": train, "eval": evaluate, "report": report,
-    "doctor": doctor,
+    "export": export, "doctor": doctor,
 }  # fmt: skip
 
 if __name__ == "__main__":
