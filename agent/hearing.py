@@ -17,7 +17,7 @@ QUIETEST, LOUDEST_START = -75.0, -38.0  # dB: bounds of the floor, and of the fl
 FALL, RISE, RISE_IN_SPEECH = 0.2, 0.05, 0.01  # share of the way down, dB up; per frame
 ONSET, KEEP = 6.0, 4.0  # dB over the floor
 WINDOW, NEEDED = 6, 5  # frames: an utterance begins where 5 of 6 are over the onset
-PRE_ROLL, POST_ROLL, HANGOVER = 20, 15, 25  # frames
+PRE_ROLL, POST_ROLL, HANGOVER = 30, 15, 25  # frames
 SHORTEST, LONGEST = 35, 800  # frames between onset and last activity
 DEEP = 1000.0  # Hz
 # of speech_score: for (change, deep, attack, flux), and the constant. Fitted to simulated speech (voices for training only),

@@ -28,6 +28,9 @@ from agent.projectors import SpokenText
 from agent.spec import Spec
 from agent.encoders.speech import BLANK
 
+TOOL = ("tool_x", "tool_y", "tool_z")  # names in Spec.state, m, base frame
+
+
 class Mind(NamedTuple):
     """A batch after the backbone."""
 
@@ -75,6 +78,8 @@ class EmbodiedModel(nn.Module):
         self.normalize_action = Normalizer(spec.action.size)
         self.object_heads = nn.ModuleDict({name: ObjectHead(self.vision.width) for name in ("front", "wrist")
                                            if name in spec.cameras})
+        named = [name for name in TOOL if name in spec.state]
+        self.tool_columns = [spec.state.index(name) for name in named] if len(named) == 3 else []
         self.pointer = GoalPointer(width, tuple(spec.cameras))
         self.sides = {name: p.side for name, p in self.projectors.items() if p.side}
 
@@ -135,7 +140,15 @@ class EmbodiedModel(nn.Module):
         parts = dict(zip([*batch.images, "state"], bodies.split([tokens.shape[2] for tokens in own], 2)))
         felt = parts.pop("state")[:, :, 0]
         at = layout.act_index(0)
-        return Mind(thought, visible[:, at], positions[:, at], self.pointer(acts, parts, felt), grids)
+        return Mind(thought, visible[:, at], positions[:, at], self.pointer(acts, parts, felt, self.tool(batch)), grids)
+
+    def tool(self, batch: Batch) -> Tensor:
+        """Where the tool is (B, K, 3) m, for robots whose state says so; else the origin."""
+        if batch.state is None or not self.tool_columns:
+            return self.backbone.table.new_zeros(*batch.known.shape, 3)
+        tool = batch.state[..., self.tool_columns]
+        absent = batch.absent.get("state")
+        return tool if absent is None else tool * ~absent[:, None, None]
 
     def asks(self, text: Tensor, text_seen: Tensor, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
         """The instruction and the queries, each with its <act> token, which starts from the mean of its text:

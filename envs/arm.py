@@ -3,8 +3,8 @@
     q      (7,)    joint angles, rad                  tool    (x, y, z, yaw) of the TCP, m and rad, tool pointing down
     pose   (4, 4)  base_T_tcp, homogeneous, m         twist   (6,) linear then angular, m and rad, base frame
 
-The base frame is x forward, y left, z up. The TCP lies between the finger tips, its z axis leaves the hand and its y axis
-is the direction in which the fingers open. At yaw 0 the TCP's x axis points forward.
+The base frame is x forward, y left, z up. The TCP lies between the finger tips, its z axis leaves the hand and its y
+axis is the direction in which the fingers open. At yaw 0 the TCP's x axis points forward.
 
 The solver works on Python floats: for chains of seven joints they are several times as fast as small numpy arrays.
 """
@@ -98,7 +98,7 @@ def _frames(arm: Arm, q) -> list[tuple]:
     """Frames of the seven links, each on its joint's axis, then the TCP's."""
     frame = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
     frames = []
-    for row, angle in zip(arm.dh, q):
+    for row, angle in zip(arm.dh, q, strict=True):
         frame = _turn(frame, *row, angle)
         frames.append(frame)
     frames.append(_turn(frame, 0.0, FLANGE_TO_TCP, 1.0, 0.0, HAND_YAW))
@@ -163,12 +163,13 @@ def ik(arm: Arm, pose: np.ndarray, seed_q, *, iterations: int = 40, tolerance: f
     Damped least squares with the damping falling with the squared error (Sugihara, "Solvability-unconcerned inverse
     kinematics by the Levenberg-Marquardt method", IEEE T-RO 2011), joints that would leave their limits held there
     (active set), and the redundant degree of freedom spent on staying near `arm.home`, so that closed paths of the tool
-    close in joint space. A seed that is far from that posture moves towards it by a part at a time. Out of reach gives
-    the nearest point that was found.
+    close in joint space (to some 0.01 rad). A seed that is far from that posture moves towards it by a part at a time.
+    Out of reach gives the nearest point that was found.
 
     `tolerance` bounds the twist that remains (m and rad mixed).
     """
-    return _solve(arm, _goal(pose), np.clip(np.asarray(seed_q, dtype=float), arm.q_min, arm.q_max), iterations, tolerance)
+    seed = np.clip(np.asarray(seed_q, dtype=float), arm.q_min, arm.q_max)
+    return _solve(arm, _goal(pose), seed, iterations, tolerance)
 
 
 def residual(arm: Arm, pose: np.ndarray, q) -> tuple[float, float]:
@@ -183,6 +184,7 @@ def _goal(pose) -> tuple[float, ...]:
 
 _FAR = 0.5  # m and rad mixed: more than this is not asked of one step, further the linearisation is worthless
 _RESETTLE = 0.15  # rad of null-space motion towards home that one solution may add to its seed
+_EYE = np.eye(6)
 _SETTLED = 2e-3  # rad: a step smaller than this leaves the posture within some 1e-4 of its rest
 
 
@@ -200,7 +202,7 @@ def _solve(arm, goal, q, iterations, tolerance):
             caution *= 10.0
         step, null = _step(arm, q, _jacobian(frames), error, size, slack, caution)
         slack = max(0.0, slack - null)
-        moved = float(np.abs(step).max())
+        moved = max(map(abs, step.tolist()))
         q = q + step
     return best
 
@@ -209,19 +211,15 @@ def _step(arm, q, jac, error, size, slack, caution):
     """Least-squares step towards the target within the limits, plus a null-space step towards home of `slack` rad at
     most; also says how many rad the latter took."""
     far = min(size, _FAR)
-    sides = np.empty((6, 2))
     twist = np.array(error) * (far / max(size, 1e-12))
-    damping = 1e-9 + 1e-2 * caution * far * far
+    damping = (1e-9 + 1e-2 * caution * far * far) * _EYE
     low, high, wish = arm.q_min - q, arm.q_max - q, arm.home - q
     fixed, free = np.zeros(7), jac
     for _ in range(7):
-        gram = free @ free.T
-        gram.flat[::7] += damping
-        sides[:, 0] = twist - jac @ fixed if free is not jac else twist
-        sides[:, 1] = free @ wish
-        task, leak = free.T.dot(np.linalg.solve(gram, sides)).T
+        sides = np.array((twist - jac.dot(fixed), free.dot(wish))).T
+        task, leak = np.linalg.solve(free.dot(free.T) + damping, sides).T.dot(free)
         null = wish - leak
-        length = float(np.abs(null).max())
+        length = max(map(abs, null.tolist()))
         step = fixed + task + null * min(1.0, slack / max(length, 1e-12))
         bounded = np.minimum(np.maximum(step, low), high)
         out = bounded != step
@@ -258,7 +256,7 @@ class JointState:
 
 @dataclass(frozen=True, eq=False)
 class JointTrajectory:
-    """Absolute and timed: from `start` (the command at the chunk's stamp) through `positions`, linearly in joint space."""
+    """Absolute, timed: from `start` (the command at the chunk's stamp) through `positions`, linear in joint space."""
 
     start: JointState
     times: np.ndarray  # (T,) s, absolute, increasing
@@ -339,9 +337,9 @@ def _checked(chunk, action, command) -> np.ndarray:
 
 def _follow_tool(row, action, arm, q):
     x, y, z, yaw = pose_to_tool(fk(arm, q))
-    dx, dy, dz, dyaw = (float(r) * s for r, s in zip(row, action.scale))
+    dx, dy, dz, dyaw = (float(r) * s for r, s in zip(row[:4], action.scale, strict=True))
     low, high = action.workspace or ((-np.inf,) * 3, (np.inf,) * 3)
-    target = [min(max(p, lo), hi) for p, lo, hi in zip((x + dx, y + dy, z + dz), low, high)]
+    target = [min(max(p, lo), hi) for p, lo, hi in zip((x + dx, y + dy, z + dz), low, high, strict=True)]
     q = _solve(arm, _tool_frame(*target, yaw + dyaw), np.clip(q, arm.q_min, arm.q_max), 40, 1e-6)
     return q, 0.5 * (float(row[4]) + 1.0) * arm.max_opening
 

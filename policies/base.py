@@ -7,8 +7,9 @@ player turns them into absolute joint targets, elsewhere ("native") the actions 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Protocol
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -79,7 +80,8 @@ def rollout(env: gym.Env, policy: Policy, seed: int, *, options: dict | None = N
         episode.reward += float(reward)
         if record is not None:
             record.frame(env, obs)
-    episode.success, episode.terminated, episode.seconds = bool(info.get("success")), bool(terminated), float(obs[TIME])
+    episode.success, episode.terminated = bool(info.get("success")), bool(terminated)
+    episode.seconds = float(obs[TIME])
     return episode
 
 

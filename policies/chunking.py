@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Callable, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def player_for(world, blend: float = 0.0) -> ChunkPlayer:
 class Fade:
     """One trajectory passing into the next within `seconds` from `since`, linearly in joint space."""
 
-    old: "JointTrajectory | Fade"
+    old: JointTrajectory | Fade
     new: JointTrajectory
     since: float
     seconds: float

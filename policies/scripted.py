@@ -1,8 +1,9 @@
-"""The scripted experts as a policy. They read the simulator's state: an upper bound, and teachers, never competitors."""
+"""The scripted experts as a policy. They read the simulator's state: an upper bound and teachers, not competitors."""
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import gymnasium as gym
 import numpy as np

@@ -325,7 +325,8 @@ DAMAGE = {
     "truncated video": (lambda r: truncated(r, r / MP4), 1, "cannot be|frames are there"),
     "no video": (lambda r: removed(r, r / MP4), 1, "cannot be opened"),
     "missing frames": (lambda r: other_film(r, lambda e, n: n[:11]), 1, "11 of 14 frames.*frame 11"),
-    "frozen frames": (lambda r: other_film(r, lambda e, n: [min(s, 4) for s in n]), 1, "frozen for 9 frames from frame 5"),
+    "frozen frames": (
+        lambda r: other_film(r, lambda e, n: [min(s, 4) for s in n]), 1, "frozen for 9 frames from frame 5"),
     "truncated sound": (lambda r: truncated(r, r / "audio/world/episode_000001.flac"), 1, "sound|samples"),
     "short sound": (short_sound, 1, "20800 samples, 14 frames last 22400"),
     "no sound": (lambda r: removed(r, r / "audio/world/episode_000001.flac"), 1, "missing"),

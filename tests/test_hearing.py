@@ -33,7 +33,7 @@ def test_an_utterance_is_found_whole(seed):
     sound = heard(seed, start + len(wave) / SAMPLE_RATE + 1.0, 15.0 + 5 * seed, voice=(start, MOUTH, wave))
     (found,) = UtteranceDetector(SAMPLE_RATE).push(sound, 10.0)
     end = 10.0 + start + len(wave) / SAMPLE_RATE
-    assert 10.0 + start - 0.35 < found.start < 10.0 + start + 0.06
+    assert 10.0 + start - 0.4 < found.start < 10.0 + start + 0.06
     assert end - 0.1 < found.end < end + 0.3
     assert found.waveform.dtype == np.float32
     assert len(found.waveform) == round((found.end - found.start) * SAMPLE_RATE)

@@ -119,9 +119,11 @@ def rendering() -> Finding:
     """A camera image of the tabletop, in a process of its own: OpenGL drivers may take it down with them."""
     code = ("import envs, gymnasium as gym; e = gym.make('soma/Tabletop-v0', task='reach'); o = e.reset(seed=0)[0]; "
             "print(o['observation.images.front'].std())")  # fmt: skip
+    import envs.tabletop  # noqa: F401  sets MUJOCO_GL
+
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     seen = done.returncode == 0 and float(done.stdout.split()[-1]) > 1
-    gl = os.environ.get("MUJOCO_GL") or "chosen by itself"
+    gl = os.environ.get("MUJOCO_GL")
     said = (done.stderr.strip().splitlines() or ["the picture is empty"])[-1]
     return Finding("rendering", seen, f"MUJOCO_GL {gl}" if seen else said,
                    "apt-get install libegl1 libgl1-mesa-dri libosmesa6, or set MUJOCO_GL to egl, osmesa or glfw")  # fmt: skip

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 SCALE = 0.1  # m for one unit of the goal loss
+FINE = 0.03  # m
 
 
 class Goal(NamedTuple):
@@ -24,7 +25,10 @@ class Goal(NamedTuple):
 
 
 class GoalPointer(nn.Module):
-    """forward: act (B, K, A, D), seen {camera: (B, K, P, D)}, felt (B, K, D) -> Goal. Tokens of what is absent are zero."""
+    """forward: act (B, K, A, D), seen {camera: (B, K, P, D)}, felt (B, K, D), tool (B, K, 3) m -> Goal.
+
+    Tokens of what is absent are zero. The tool's place lets the readout hold the goal as the arm sees it (`reach`).
+    """
 
     def __init__(self, width: int, cameras: tuple[str, ...]):
         super().__init__()
@@ -33,9 +37,9 @@ class GoalPointer(nn.Module):
         whole = width * (2 + len(cameras))
         self.direct = nn.Linear(whole, 3)
         self.bent = nn.Sequential(nn.Linear(whole, width), nn.SiLU(), nn.Linear(width, 3))
-        self.out = nn.Linear(whole + 3, width)
+        self.out = nn.Linear(whole + 3 + 8, width)
 
-    def forward(self, act: Tensor, seen: dict[str, Tensor], felt: Tensor) -> Goal:
+    def forward(self, act: Tensor, seen: dict[str, Tensor], felt: Tensor, tool: Tensor) -> Goal:
         parts, logits = [act, felt[:, :, None].expand_as(act)], {}
         for name, tokens in seen.items():
             score = self.query[name](act) @ self.key[name](tokens).transpose(-1, -2)
@@ -43,7 +47,16 @@ class GoalPointer(nn.Module):
             parts.append(logits[name].softmax(-1) @ tokens)
         whole = torch.cat(parts, -1)
         point = 0.3 * (self.direct(whole) + self.bent(whole))
-        return Goal(point, self.out(torch.cat([whole, point / 0.3], -1)), logits)
+        way = reach(point - tool[:, :, None])
+        return Goal(point, self.out(torch.cat([whole, point / 0.3, way], -1)), logits)
+
+
+def reach(offset: Tensor) -> Tensor:
+    """Offsets (..., 3) m from the tool to the goal -> (..., 8): the offset and its horizontal length, each as it is (in
+    units of SCALE) and saturating at a few centimetres, where fine alignment happens."""
+    level = (offset[..., :2].square().sum(-1, keepdim=True) + 1e-8).sqrt()
+    both = torch.cat([offset, level], -1)
+    return torch.cat([both / SCALE, torch.tanh(both / FINE)], -1)
 
 
 def point_loss(goal: Goal, point: Tensor, weight: Tensor) -> Tensor:

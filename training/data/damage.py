@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import soundfile
@@ -49,7 +49,8 @@ def check_dataset(root: str | Path, decode: bool = True) -> list[Finding]:
         findings += [*rows(reader, episode, columns), *sound(reader, episode)]
         if decode:
             moving = _moving(columns, ranges)
-            findings += pictures(reader, episode, moving if len(moving) == episode.length else ~np.ones(episode.length, bool))
+            known = len(moving) == episode.length
+            findings += pictures(reader, episode, moving if known else np.zeros(episode.length, bool))
     return findings
 
 
@@ -86,29 +87,27 @@ def rows(reader: DemoReader, episode: Episode, columns: dict[str, np.ndarray] | 
     """Count, counters, stamps, numbers."""
     if columns is None:
         return
+    def found(problem: str) -> Finding:
+        return Finding(episode.data, episode.index, problem)
+
     n = len(columns["index"])
     if n != episode.length:
-        yield Finding(episode.data, episode.index, f"{n} rows, the episode has {episode.length} frames")
+        yield found(f"{n} rows, the episode has {episode.length} frames")
         return
-    due = np.arange(n)
-    for key, values in {"frame_index": due, "index": due + episode.start}.items():
-        if (columns[key] != values).any():
-            at = int(np.argmax(columns[key] != values))
-            yield Finding(episode.data, episode.index, f"{key} of frame {at} is {columns[key][at]}, {values[at]} is due")
+    for key, first in {"frame_index": 0, "index": episode.start}.items():
+        if (at := _first(columns[key] != np.arange(first, first + n))) is not None:
+            yield found(f"{key} of frame {at} is {columns[key][at]}, {first + at} is due")
     stamps = columns["timestamp"].astype(np.float64)
-    if (np.diff(stamps) <= 0).any():
-        at = int(np.argmax(np.diff(stamps) <= 0)) + 1
-        yield Finding(episode.data, episode.index,
-                      f"stamps out of order: {stamps[at]:.4f} s at frame {at} after {stamps[at - 1]:.4f} s")
-    elif (np.abs(stamps - due / reader.fps) > 1e-3).any():
-        at = int(np.argmax(np.abs(stamps - due / reader.fps) > 1e-3))
-        yield Finding(episode.data, episode.index, f"stamp of frame {at} is {stamps[at]:.4f} s, {at / reader.fps:.4f} is due")
-    if not ((columns["task_index"] >= 0) & (columns["task_index"] < len(reader.tasks))).all():
-        yield Finding(episode.data, episode.index, f"a task_index that is not one of the {len(reader.tasks)} instructions")
+    if (at := _first(np.diff(stamps, prepend=-np.inf) <= 0)) is not None:
+        yield found(f"stamps out of order: {stamps[at]:.4f} s at frame {at} after {stamps[at - 1]:.4f} s")
+    elif (at := _first(np.abs(stamps - np.arange(n) / reader.fps) > 1e-3)) is not None:
+        yield found(f"stamp of frame {at} is {stamps[at]:.4f} s, {at / reader.fps:.4f} is due")
+    tasks = columns["task_index"]
+    if (at := _first((tasks < 0) | (tasks >= len(reader.tasks)))) is not None:
+        yield found(f"task_index of frame {at} is {tasks[at]}, there are {len(reader.tasks)} instructions")
     for key, values in columns.items():
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            at = int(np.argmin(np.isfinite(values).reshape(n, -1).all(1)))
-            yield Finding(episode.data, episode.index, f"{key} of frame {at} is NaN or infinite")
+        if values.dtype.kind == "f" and (at := _first(~np.isfinite(values).reshape(n, -1).all(1))) is not None:
+            yield found(f"{key} of frame {at} is NaN or infinite")
 
 
 def sound(reader: DemoReader, episode: Episode) -> Iterator[Finding]:
@@ -149,6 +148,11 @@ def pictures(reader: DemoReader, episode: Episode, moving: np.ndarray) -> Iterat
 
 
 # ---- helpers
+
+
+def _first(flags: np.ndarray) -> int | None:
+    """Index of the first True."""
+    return int(np.argmax(flags)) if flags.any() else None
 
 
 def _table(path: Path):

@@ -25,8 +25,10 @@ class FrameCache:
 
     @classmethod
     def build(cls, reader: DemoReader, folder: str | Path, size: int, progress: bool = True) -> FrameCache:
-        """Decode what is missing in `folder`; what is there from this very dataset and size is kept. Raises DatasetError
-        where an image is missing."""
+        """Decode what is missing in `folder`; what is there from this very dataset and size is kept.
+
+        Raises DatasetError where an image is missing.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         mark = fingerprint(reader)

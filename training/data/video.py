@@ -5,9 +5,9 @@ Frame n of a file stands at n / fps seconds. Groups of two pictures and no B-fra
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Iterable, Iterator
 
 import av
 import numpy as np
