@@ -1,7 +1,8 @@
 """Cuts utterances out of a stream of sound: by energy over a floor that adapts, then by whether it sounds like speech.
 
-The same detector is used in training and at run time. It is causal, and what it finds does not depend on the sizes of the
-blocks in which the sound comes. Legend: n samples, C channels, F frames of 10 ms, B bands; levels in dB over full scale.
+The same detector is used in training and at run time. It is causal, and what it finds does not depend on the sizes of
+the blocks in which the sound comes. Legend: n samples, C channels, F frames of 10 ms, B bands; levels in dB over full
+scale.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ WINDOW, NEEDED = 6, 5  # frames: an utterance begins where 5 of 6 are over the o
 PRE_ROLL, POST_ROLL, HANGOVER = 30, 15, 25  # frames
 SHORTEST, LONGEST = 35, 800  # frames between onset and last activity
 DEEP = 1000.0  # Hz
-# of speech_score: for (change, deep, attack, flux), and the constant. Fitted to simulated speech (voices for training only),
-# knocks, rattles, buzzers and beeps; the constant is moved by 1 in favour of speech
+# of speech_score: for (change, deep, attack, flux), and the constant. Fitted to simulated speech (voices for training
+# only), knocks, rattles, buzzers and beeps; the constant is moved by 1 in favour of speech
 WEIGHTS, CONSTANT = np.array([1.9, 6.5, -2.3, -1.3]), -10.2
 
 
@@ -45,6 +46,7 @@ class UtteranceDetector:
         self._floor: float | None = None
         self._active: list[bool] = []  # of the last WINDOW frames
         self._onset = self._last = None  # frames; None between utterances
+        self._ended = 0  # frame behind the last utterance
 
     def push(self, samples: np.ndarray, time: float) -> list[Utterance]:
         """The utterances that have ended; samples (n, C) come directly behind those before, the first one at `time`."""
@@ -78,23 +80,25 @@ class UtteranceDetector:
         self._active = [*self._active, level > self._floor + ONSET][-WINDOW:]
         if self._onset is None:
             if sum(self._active) >= NEEDED:
-                self._onset, self._last = self._frame - WINDOW, self._frame
+                self._onset, self._last = max(self._frame - WINDOW, 0), self._frame
             return None
         if level > self._floor + KEEP:
             self._last = self._frame
         if self._last - self._onset > LONGEST:
-            self._floor, self._onset = level, None
+            self._floor, self._onset, self._active = level, None, []
         elif self._frame - self._last >= HANGOVER:
             return self._end()
         return None
 
     def _end(self) -> Utterance | None:
-        begin, end = max(self._onset - PRE_ROLL, 0) * self.hop, (self._last + POST_ROLL) * self.hop
-        length, self._onset, self._active = self._last - self._onset, None, []
-        part = self._samples[begin - self._first : end - self._first]
-        wave = part[:, np.argmax(np.sum(part**2, axis=0))].copy()
-        if length < SHORTEST or speech_score(wave, self.rate) < 0:
+        onset, last, self._onset, self._active = self._onset, self._last, None, []
+        active = self._samples[onset * self.hop - self._first : last * self.hop - self._first]
+        channel = np.argmax(np.sum(active**2, axis=0))
+        if last - onset < SHORTEST or speech_score(active[:, channel], self.rate) < 0:
             return None
+        begin, end = max(onset - PRE_ROLL, self._ended) * self.hop, (last + POST_ROLL) * self.hop
+        wave = self._samples[begin - self._first : end - self._first, channel].copy()
+        self._ended = last + POST_ROLL
         return Utterance(self._origin + begin / self.rate, self._origin + end / self.rate, wave)
 
     def _forget(self) -> None:
@@ -114,12 +118,13 @@ def features(waveform: np.ndarray, rate: int) -> np.ndarray:
     """(4,) that tell speech from other sounds, from the frames within 25 dB of the loudest:
 
     change: dB by which the shape of the spectrum varies over time (a buzzer's stays); deep: share of the energy under
-    1 kHz; attack: skewness of the level's rises and falls (a knock rises at once and falls slowly); flux: dB by which the
-    shape changes from frame to frame (rattling contents change faster than a mouth).
+    1 kHz; attack: skewness of the level's rises and falls (a knock rises at once and falls slowly); flux: dB by which
+    the shape changes from frame to frame (rattling contents change faster than a mouth).
     """
     power = _power_spectra(waveform[:, None], rate // FRAMES)
     frequency = np.fft.rfftfreq(2 * (rate // FRAMES), 1 / rate)
-    bands = np.stack([power[:, (frequency >= a) & (frequency < b)].sum(1) for a, b in zip(BAND_EDGES, BAND_EDGES[1:])], 1)
+    members = np.digitize(frequency, BAND_EDGES)[:, None] == np.arange(1, len(BAND_EDGES))
+    bands = power @ members
     total = bands.sum(1) + 1e-12
     loud = total > total.max() * 10 ** (-25 / 10)
     shape = 10 * np.log10(bands[loud] + 1e-5 * total.max())

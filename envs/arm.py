@@ -57,7 +57,8 @@ def _franka(name, **limits) -> Arm:
     return Arm(name=name, dh=FRANKA_DH, home=home, **arrays)
 
 
-# Limits: the same document, sections "Limits for Panda" and "Limits for Franka Research 3".
+# Limits: the same document, sections "Limits for Panda" and "Limits for Franka Research 3". The FR3's velocity limits
+# also shrink towards the ends of the joints' ranges; those here are the bounds that hold away from them.
 PANDA = _franka(
     "panda",
     q_min=(-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973),
@@ -185,7 +186,7 @@ def _goal(pose) -> tuple[float, ...]:
 _FAR = 0.5  # m and rad mixed: more than this is not asked of one step, further the linearisation is worthless
 _RESETTLE = 0.15  # rad of null-space motion towards home that one solution may add to its seed
 _EYE = np.eye(6)
-_SETTLED = 2e-3  # rad: a step smaller than this leaves the posture within some 1e-4 of its rest
+_SETTLED = 5e-3  # rad: a step smaller than this leaves the posture within some 1e-4 of its rest
 
 
 def _solve(arm, goal, q, iterations, tolerance):

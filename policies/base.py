@@ -19,7 +19,7 @@ from policies.chunking import player_for
 
 
 class Policy(Protocol):
-    """Two methods. A wrapper around a policy is a policy."""
+    """Two methods. A wrapper around a policy is a policy. One that says `sees = False` is spared drawing images."""
 
     def reset(self, spec: Spec, seed: int) -> None:
         """Before an episode, with the robot's description. Raises SpecError where it does not fit."""
@@ -55,7 +55,7 @@ def rollout(env: gym.Env, policy: Policy, seed: int, *, options: dict | None = N
     blend: seconds over which a new chunk fades in over the one before. Raises ValueError for numbers that do not fit.
     """
     if decide_every < 1 or delay_steps < 0:
-        raise ValueError(f"decide_every {decide_every}, delay_steps {delay_steps}: at least 1 and at least 0 are needed")
+        raise ValueError(f"decide_every {decide_every}, delay_steps {delay_steps}: at least 1 and 0 are needed")
     obs, info = env.reset(seed=seed, options=options)
     world = env.unwrapped
     policy.reset(policy_spec(world), seed)
@@ -68,7 +68,8 @@ def rollout(env: gym.Env, policy: Policy, seed: int, *, options: dict | None = N
     while not done:
         now = float(obs[TIME])
         if step == next_decision:
-            chunk, taken = decide(policy, ears.take(complete(world, obs)))
+            seen = complete(world, obs) if getattr(policy, "sees", True) else dict(obs)
+            chunk, taken = decide(policy, ears.take(seen))
             episode.latencies.append(taken)
             waiting.append((step + delay_steps, chunk))
             next_decision = step + max(1, min(decide_every, len(chunk.actions) - delay_steps))

@@ -14,6 +14,8 @@ from agent.spec import TIME, Chunk, Spec
 class ExpertPolicy:
     """The expert of whatever task `env` runs; its chunk is the one action that it would do now."""
 
+    sees = False
+
     def __init__(self, env: gym.Env):
         self.env = env
 

@@ -14,6 +14,8 @@ from policies.chunking import rest
 class RandomPolicy:
     """Each decision a chunk of `horizon` actions, uniform within the bounds."""
 
+    sees = False
+
     def __init__(self, horizon: int = 8):
         self.horizon = horizon
 

@@ -32,7 +32,7 @@ class LittleWorld(gym.Env):
 
     def _obs(self):
         return {IMAGES + "eye": np.full((16, 16, 3), 7, np.uint8), STATE: np.zeros(1, np.float32), TASK: "count",
-                AUDIO: np.full((1600, 1), 0.1, np.float32), TIME: np.array(self.steps / 10)}  # fmt: skip
+                AUDIO: np.full((1600, 1), 0.1, np.float32), TIME: np.array(self.steps / 10)}
 
 
 gym.register("little/World-v0", entry_point=LittleWorld)

@@ -31,7 +31,8 @@ def test_every_verb_is_explained_and_composes(verb, capsys):
 
 
 def examples():
-    return [line.strip() for verb in cli.ORDER for line in settings.heading(verb).splitlines() if line.startswith("  soma")]
+    lines = [line for verb in cli.ORDER for line in settings.heading(verb).splitlines()]
+    return [line.strip() for line in lines if line.startswith("  soma")]
 
 
 @pytest.mark.parametrize("example", examples())
@@ -42,8 +43,12 @@ def test_the_examples_of_the_help_compose(example):
     assert compose(verb, cli.positional(verb, words))
 
 
-@pytest.mark.parametrize("verb, group, choice",
-                         [(v, g, c) for v in cli.ORDER for g, (_, choices) in settings.groups(v).items() for c in choices])
+def choices():
+    groups = [(verb, group, names) for verb in cli.ORDER for group, (_, names) in settings.groups(verb).items()]
+    return [(verb, group, name) for verb, group, names in groups for name in names]
+
+
+@pytest.mark.parametrize("verb, group, choice", choices())
 def test_every_choice_of_every_group_composes(verb, group, choice):
     own = yaml.safe_load((settings.CONFIGS / group / f"{choice}.yaml").read_text())
     assert compose(verb, [f"{group}={choice}"])[group].keys() == own.keys()
@@ -100,13 +105,14 @@ def test_our_own_faults_keep_their_traceback(monkeypatch):
 # ---- settings
 
 
-@pytest.mark.parametrize("text", ["put the \"red\" cube, in (the) bowl? it's {there}", "a=b", "null and void", "7", "  x"])
+@pytest.mark.parametrize("text", ["put the \"red\" cube, in (the) bowl? it's {there}", "a=b", "null and void", " x"])
 def test_an_instruction_arrives_as_it_was_typed(text):
-    assert str(compose("run", [f"task={text}"])["task"]) == text.strip() or compose("run", [f"task={text}"])["task"] == text
+    assert compose("run", [f"task={text}"])["task"] == text
 
 
 def test_values_keep_the_type_of_their_default():
-    config = compose("eval", ["episodes=3", "tasks=reach,pick_up", "out=7", "blend=1", "mute=true", "env.kwargs.depth=true"])
+    words = ["episodes=3", "tasks=reach,pick_up", "out=7", "blend=1", "mute=true", "env.kwargs.depth=true"]
+    config = compose("eval", words)
     assert (config["episodes"], config["tasks"], config["out"], config["mute"]) == (3, ["reach", "pick_up"], "7", True)
     assert config["blend"] == 1 and config["env"]["kwargs"] == {"depth": True}
     assert compose("eval", ["tasks=[reach]"])["tasks"] == ["reach"] == compose("eval", ["tasks=reach"])["tasks"]
@@ -115,8 +121,8 @@ def test_values_keep_the_type_of_their_default():
 
 def test_help_and_mistakes_are_quick():
     """They load neither torch nor MuJoCo."""
-    code = ("import sys; from training.cli import main; main(['--help']); main(['eval', '--help']); main(['eval', 'x=1']); "
-            "print(sorted({'torch', 'mujoco', 'transformers', 'gymnasium'} & set(sys.modules)))")  # fmt: skip
+    code = ("import sys; from training.cli import main; main(['--help']); main(['eval', '--help']); "
+            "main(['eval', 'x=1']); print(sorted({'torch', 'mujoco', 'transformers', 'gymnasium'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 

@@ -96,7 +96,7 @@ def test_recorded_actions_lead_through_the_recorded_states(tmp_path):
     reader = DemoReader(tmp_path)
     columns, env = reader.episode(0), TabletopEnv(task="reach", lazy_images=True)
     obs, _ = env.reset(seed=reader.episodes[0].info["seed"])
-    for state, action in zip(columns[STATE], columns[ACTION]):
+    for state, action in zip(columns[STATE], columns[ACTION], strict=True):
         np.testing.assert_allclose(obs[STATE], state, atol=1e-5)
         obs, _, _, _, info = env.step(action)
     assert info["success"] and reader.spec == TabletopEnv(image_size=32).robot_spec

@@ -96,7 +96,7 @@ def test_every_frame_is_the_right_one(original):
     rows = np.random.default_rng(0).permutation(reader.length)
     images = reader.frames(FRONT, rows)
     ends = np.cumsum(LENGTHS)
-    for row, image in zip(rows, images):
+    for row, image in zip(rows, images, strict=True):
         episode = int(np.searchsorted(ends, row, side="right"))
         step = row - (ends - LENGTHS)[episode]
         assert step_of(image) == step
@@ -193,7 +193,7 @@ def test_pictures_stored_in_the_tables(dataset):
     reader = DemoReader(dataset)
     for path in dict.fromkeys(e.data for e in reader.episodes):
         table = pq.ParquetFile(path).read()
-        steps = zip(table["episode_index"].to_pylist(), table["frame_index"].to_pylist())
+        steps = zip(table["episode_index"].to_pylist(), table["frame_index"].to_pylist(), strict=True)
         stored = [{"bytes": cv2.imencode(".png", picture(*at)[..., ::-1])[1].tobytes(), "path": None} for at in steps]
         pq.write_table(table.append_column(FRONT, pa.array(stored)), path)
     info = json.loads((dataset / form.INFO).read_text())

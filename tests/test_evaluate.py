@@ -1,4 +1,4 @@
-"""Evaluation: resumed, sharded and parallel runs give the same figures; a crash is an error; handicaps reach the policy."""
+"""Evaluation: resumed, sharded and parallel runs give the same figures; crashes are errors; handicaps are felt."""
 
 import json
 from dataclasses import replace
@@ -34,7 +34,7 @@ def test_figures_of_a_run(tmp_path):
     figures = run(tmp_path)
     assert figures == json.loads((tmp_path / "results.json").read_text())
     assert figures["tasks"]["reach"] | {"interval": 0} == {
-        "successes": 2, "episodes": 4, "errors": 0, "success_rate": 0.5, "interval": 0}  # fmt: skip
+        "successes": 2, "episodes": 4, "errors": 0, "success_rate": 0.5, "interval": 0}
     assert figures["seeds"] == [10, 11, 12, 13] and figures["success_rate"] == 0.5
     assert figures["protocol"]["policy"] == "random"
     assert 0 < figures["latency_ms"]["p50"] <= figures["latency_ms"]["p95"] <= figures["latency_ms"]["p99"]
@@ -169,8 +169,8 @@ class Watcher:
         return Chunk(np.zeros((1, 2), np.float32), float(obs[TIME]), 10.0)
 
 
-OBS = {IMAGES + "front": np.ones((4, 4, 3), np.uint8), AUDIO: np.ones((8, 2), np.float32), STATE: np.ones(3, np.float32),
-       TASK: "reach the red cube", TIME: np.array(0.3)}  # fmt: skip
+OBS = {IMAGES + "front": np.ones((4, 4, 3), np.uint8), AUDIO: np.ones((8, 2), np.float32),
+       STATE: np.ones(3, np.float32), TASK: "reach the red cube", TIME: np.array(0.3)}
 
 
 @pytest.mark.parametrize("wrap, key, left", [(Mute, AUDIO, 0), (Blind, IMAGES + "front", 0)])

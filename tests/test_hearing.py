@@ -54,7 +54,7 @@ def test_any_block_sizes_give_the_same(seed, sizes):
         parts += detector.push(sound[at : at + size], 3.0 + at / SAMPLE_RATE)
         at += size
     assert len(whole) == len(parts) == 2
-    for a, b in zip(whole, parts):
+    for a, b in zip(whole, parts, strict=True):
         assert (a.start, a.end) == pytest.approx((b.start, b.end), abs=1e-6)
         np.testing.assert_array_equal(a.waveform, b.waveform)
 

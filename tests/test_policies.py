@@ -294,7 +294,7 @@ def test_the_mind_reads_pixels_sound_state_and_words_alone(mind):
 
 
 def test_the_mind_plays_an_episode_the_same_twice(mind):
-    runs = [rollout(tabletop(), mind, seed=5, options={"instruct": "text"}) for _ in range(2)]
+    runs = [rollout(tabletop(max_episode_steps=12), mind, seed=5, options={"instruct": "text"}) for _ in range(2)]
     assert runs[0].reward == runs[1].reward and runs[0].seconds == runs[1].seconds
 
 

@@ -19,7 +19,7 @@ PROTOCOL = {"policy": "p", "split": "new_scenes", "instruct": "text", "tasks": [
 
 def record(task="reach", seed=0, outcome="success", **more):
     return {"task": task, "seed": seed, "outcome": outcome, "latency_ms": [1.0], "told": "text", "seconds": 1.0,
-            "instruction": "reach the red cube"} | more  # fmt: skip
+            "instruction": "reach the red cube"} | more
 
 
 counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -111,7 +111,8 @@ def test_a_film_holds_its_pictures_and_both_ears_apart(tmp_path):
     encode(tmp_path / "film.mp4", pictures, 10.0, sound, 16000)
     with av.open(str(tmp_path / "film.mp4")) as file:
         video, audio = file.streams.video[0], file.streams.audio[0]
-        assert (video.codec_context.name, video.codec_context.pix_fmt, audio.codec_context.name) == ("h264", "yuv420p", "aac")
+        assert (video.codec_context.name, video.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert audio.codec_context.name == "aac"
         decoded = [f.to_ndarray(format="rgb24").mean() for f in file.decode(video)]
         file.seek(0)
         left, right = np.concatenate([f.to_ndarray() for f in file.decode(audio)], 1)[:, 2000:30000]

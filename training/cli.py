@@ -68,14 +68,14 @@ def overview() -> str:
     lines = ["soma: an agent that hears, sees, feels, reads and moves a robot", "", "soma VERB [key=value ...]", ""]
     lines += [f"  {verb:9s}{settings.summary(verb)}" for verb in ORDER]
     lines += ["", "soma VERB --help   what a verb does, its keys with their defaults, and examples",
-              "soma VERB --show   its settings as they would be used, as YAML"]  # fmt: skip
+              "soma VERB --show   its settings as they would be used, as YAML"]
     return "\n".join(lines)
 
 
 def verb_help(verb: str) -> str:
     lines = [f"soma {verb} [key=value ...]", "", settings.heading(verb), "", "Keys and defaults:"]
     for name, (default, choices) in settings.groups(verb).items():
-        lines.append(f"  {name + '=' + default:28s}one of {', '.join(choices)}; its own keys are {name}.KEY (see --show)")
+        lines.append(f"  {name + '=' + default:28s}one of {', '.join(choices)}; its keys are {name}.KEY (see --show)")
     lines += [f"  {key.name + '=' + key.default:28s}{key.comment}" for key in settings.keys(verb)]
     return "\n".join(lines)
 
@@ -91,7 +91,7 @@ def collect(cfg: Mapping[str, Any]) -> int:
     play.check_split(cfg["split"], cfg["instruct"])
     env = dict(cfg["env"]["kwargs"]) | {"instruct": cfg["instruct"]}
     counts = run(cfg["out"], tasks, cfg["episodes"], env, cfg["env"]["id"], cfg["split"], cfg["seed"], cfg["perturb"],
-                 cfg["workers"])  # fmt: skip
+                 cfg["workers"])
     for task, outcome in counts.items():
         print(f"{task:16s}" + "  ".join(f"{what} {n}" for what, n in outcome.items()))
     return 0
@@ -153,7 +153,7 @@ def doctor(cfg: Mapping[str, Any]) -> int:
 VERBS: dict[str, Callable[[Mapping[str, Any]], int]] = {
     "demo": demo, "run": run, "collect": collect, "data": data, "train": train, "eval": evaluate, "report": report,
     "export": export, "doctor": doctor,
-}  # fmt: skip
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -20,7 +20,8 @@ def main(cfg: Mapping[str, Any]) -> int:
     protocol |= {"weights": fingerprint(cfg["policy"]), "mujoco": version("mujoco")}
     clear(out)
     evaluate.claim(out, protocol)
-    evaluate.play(jobs(cfg["episodes"], cfg["seed"], out), (setting, cfg["device"]), cfg["workers"], out / "episodes.jsonl")
+    chosen = jobs(cfg["episodes"], cfg["seed"], out)
+    evaluate.play(chosen, (setting, cfg["device"]), cfg["workers"], out / "episodes.jsonl")
     figures = evaluate.summarise(out)
     page = write_report(out, f"Soma: {cfg['episodes']} episodes on the tabletop")
     print(evaluate.table(figures))

@@ -36,10 +36,8 @@ def main(disk: str = ".") -> int:
 
 
 def examine(disk: str) -> Iterator[Finding]:
-    checks: list[Callable[[], Finding]] = [python, packages, threads, bf16, gpu, physics, rendering, espeak, flite, sounds,
-                                           films, viewer]  # fmt: skip
-    for check in checks:
-        yield attempt(check)
+    checks = (python, packages, threads, bf16, gpu, physics, rendering, espeak, flite, sounds, films, viewer)
+    yield from map(attempt, checks)
     yield space(disk)
 
 
@@ -60,7 +58,7 @@ def line(finding: Finding) -> str:
 def python() -> Finding:
     fits = (3, 10) <= sys.version_info[:2] <= (3, 13)
     return Finding("python", fits, f"{platform.python_version()} on {platform.platform()}",
-                   "3.10 to 3.13 is needed: make PYTHON=python3.12 setup")  # fmt: skip
+                   "3.10 to 3.13 is needed: make PYTHON=python3.12 setup")
 
 
 def packages() -> Finding:
@@ -109,7 +107,8 @@ def gpu() -> Finding:
 def physics() -> Finding:
     import mujoco
 
-    model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><body><freejoint/><geom size='.1'/></body></worldbody></mujoco>")
+    ball = "<body><freejoint/><geom size='.1'/></body>"
+    model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{ball}</worldbody></mujoco>")
     data = mujoco.MjData(model)
     mujoco.mj_step(model, data)
     return Finding("mujoco", data.time > 0, mujoco.__version__)
@@ -118,7 +117,7 @@ def physics() -> Finding:
 def rendering() -> Finding:
     """A camera image of the tabletop, in a process of its own: OpenGL drivers may take it down with them."""
     code = ("import envs, gymnasium as gym; e = gym.make('soma/Tabletop-v0', task='reach'); o = e.reset(seed=0)[0]; "
-            "print(o['observation.images.front'].std())")  # fmt: skip
+            "print(o['observation.images.front'].std())")
     import envs.tabletop  # noqa: F401  sets MUJOCO_GL
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
@@ -126,7 +125,7 @@ def rendering() -> Finding:
     gl = os.environ.get("MUJOCO_GL")
     said = (done.stderr.strip().splitlines() or ["the picture is empty"])[-1]
     return Finding("rendering", seen, f"MUJOCO_GL {gl}" if seen else said,
-                   "apt-get install libegl1 libgl1-mesa-dri libosmesa6, or set MUJOCO_GL to egl, osmesa or glfw")  # fmt: skip
+                   "apt-get install libegl1 libgl1-mesa-dri libosmesa6, or set MUJOCO_GL to egl, osmesa or glfw")
 
 
 def espeak() -> Finding:
@@ -134,7 +133,7 @@ def espeak() -> Finding:
 
 
 def flite() -> Finding:
-    return synthesiser("flite", "slt", "apt-get install flite: the second synthesiser of split new_voices", needed=False)
+    return synthesiser("flite", "slt", "apt-get install flite, for the split new_voices", needed=False)
 
 
 def synthesiser(engine: str, name: str, remedy: str, needed: bool) -> Finding:
@@ -171,13 +170,14 @@ def films() -> Finding:
         with av.open(str(file)) as film:
             found = [stream.codec_context.name for stream in film.streams]
     return Finding("films", found == ["h264", "aac"], f"PyAV {av.__version__}: {' and '.join(found)}",
-                   "pip install --force-reinstall av")  # fmt: skip
+                   "pip install --force-reinstall av")
 
 
 def viewer() -> Finding:
     shown = platform.system() != "Linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     there = shown and importlib.util.find_spec("mujoco.viewer") is not None
-    return Finding("viewer", there, "a window can be opened" if there else "no display; films show the same", needed=False)
+    detail = "a window can be opened" if there else "no display; films show the same"
+    return Finding("viewer", there, detail, needed=False)
 
 
 def space(disk: str) -> Finding:

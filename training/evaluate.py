@@ -73,7 +73,7 @@ def claim(out: Path, protocol: Mapping[str, Any]) -> None:
         file.write_text(json.dumps(plain, indent=1))
     known = json.loads(file.read_text())
     changed = [f"{key} was {known.get(key)!r}, is now {plain.get(key)!r}" for key in {**known, **plain}
-               if known.get(key) != plain.get(key)]  # fmt: skip
+               if known.get(key) != plain.get(key)]
     if changed:
         raise EvaluateError(f"{out} holds episodes of another protocol: {'; '.join(changed)}. Take another out=FOLDER")
 
@@ -165,7 +165,7 @@ def table(figures: Mapping[str, Any]) -> str:
     for name, counts in figures["tasks"].items():
         crashed = f"  {counts['errors']} CRASHED" if counts["errors"] else ""
         lines.append(f"{name:16s} {percent(counts['success_rate']):>6s}   {interval(counts):>16s}   "
-                     f"{counts['episodes'] - counts['errors']}{crashed}")  # fmt: skip
+                     f"{counts['episodes'] - counts['errors']}{crashed}")
     lines.append(f"{'all':16s} {percent(figures['success_rate']):>6s}   {interval(figures):>16s}")
     latency = "  ".join(f"{name} {ms} ms" for name, ms in figures["latency_ms"].items())
     return "\n".join([*lines, f"a decision: {latency}"])

@@ -1,4 +1,4 @@
-"""A film of an episode: both cameras side by side, with the sound that the agent heard, as an MP4 that browsers play."""
+"""A film of an episode: both cameras side by side and the sound that the agent heard, as an MP4 that browsers play."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def side_by_side(images: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def encode(path: Path, pictures: Sequence[np.ndarray], fps: float, sound: np.ndarray | None, sample_rate: int) -> None:
-    """H.264 and AAC. pictures: (H, W, 3) uint8, even sizes; sound: (n, C) in [-1, 1], of which two channels are kept."""
+    """H.264 and AAC. pictures: (H, W, 3) uint8, even sizes; sound: (n, C) in [-1, 1], two channels of it are kept."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -47,4 +47,4 @@ def find_scene(task: str, words: dict[str, str], split: str, first: int) -> int:
         if all(scene.words.get(slot) == label for slot, label in words.items()):
             return seed
     raise SettingsError(f"no scene of {task} in split {split} has {', '.join(words.values())}; "
-                        "split=new_combinations has the pairs that the others leave out")  # fmt: skip
+                        "split=new_combinations has the pairs that the others leave out")

@@ -142,7 +142,7 @@ class Player:
         record = Several([r for r in (film, *more) if r is not None])
         episode = rollout(self.env, ablated(self.policy, setting, job), job.seed, options=options,
                           decide_every=setting.decide_every, delay_steps=setting.delay_steps, blend=setting.blend,
-                          record=record if record.records else None)  # fmt: skip
+                          record=record if record.records else None)
         return episode, film
 
 
@@ -166,6 +166,6 @@ class Several:
 def check_policy(setting: Setting, instruct: str) -> None:
     """Raise SettingsError for what cannot be combined."""
     if setting.policy == "expert" and (setting.mute or setting.blind or setting.swap_instruction):
-        raise SettingsError("policy=expert reads the simulator's state: mute, blind and swap_instruction change nothing")
+        raise SettingsError("policy=expert reads the simulator: mute, blind and swap_instruction change nothing")
     if setting.swap_instruction and instruct != "text":
-        raise SettingsError(f"swap_instruction=true replaces the written instruction: instruct=text is needed, not {instruct}")
+        raise SettingsError(f"swap_instruction=true replaces the written one: instruct=text is needed, not {instruct}")

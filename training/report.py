@@ -11,8 +11,9 @@ from typing import Any, Mapping, Sequence
 from training import scores
 
 EMBED = 40_000_000  # bytes of video that the page may hold; beyond, it names the files beside it
+HANDICAPS = {"mute": "microphones silenced", "blind": "cameras black", "swap_instruction": "another task's words"}
 TOLD = {"text": "Told in writing:", "voice": "Told by voice, to be heard in the film:",
-        "both": "Told in writing and by voice:"}  # fmt: skip
+        "both": "Told in writing and by voice:"}
 
 
 def write_report(out: Path, title: str | None = None) -> Path:
@@ -49,14 +50,13 @@ def render(figures: Mapping[str, Any], records: Sequence[Mapping], films: Sequen
         errors=[r for r in records if r["outcome"] == "error"],
         galleries=galleries(films),
         latency=figures["latency_ms"],
-        protocol=protocol,
+        protocol={key: value if isinstance(value, str) else json.dumps(value) for key, value in protocol.items()},
     )
 
 
 def subtitle(figures: Mapping[str, Any]) -> str:
     protocol, seeds = figures["protocol"], figures["seeds"]
-    handicaps = {"mute": "microphones silenced", "blind": "cameras black", "swap_instruction": "another task's instruction"}
-    said = [f"instructed by {protocol['instruct']}", *(say for key, say in handicaps.items() if protocol.get(key))]
+    said = [f"instructed by {protocol['instruct']}", *(say for key, say in HANDICAPS.items() if protocol.get(key))]
     return ", ".join([*said, f"seeds {seeds[0]} to {seeds[-1]}" if seeds else "no episode yet"])
 
 

@@ -21,7 +21,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     check_split(cfg["split"], "text")
     require_display(cfg["viewer"])
     setting = Setting(cfg["policy"], cfg["env"]["id"], cfg["env"]["kwargs"], cfg["split"],
-                      1 if cfg["policy"] == "expert" else cfg["decide_every"], cfg["delay_steps"], cfg["blend"])  # fmt: skip
+                      1 if cfg["policy"] == "expert" else cfg["decide_every"], cfg["delay_steps"], cfg["blend"])
     recording = read_recording(cfg["audio"]) if cfg["audio"] else None
     player = Player(setting, cfg["device"])
     job = prepare(cfg, player, recording)
@@ -30,7 +30,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     episode, film = player.play(job, *looking_on)
     print(f"told by {job.instruct}: {episode.instruction}")
     print(f"{'success' if episode.success else 'failure'} after {episode.seconds:.1f} s; "
-          f"a decision took {1000 * np.median(episode.latencies):.0f} ms at the median")  # fmt: skip
+          f"a decision took {1000 * np.median(episode.latencies):.0f} ms at the median")
     print(f"film: {film.save(job.film)}")
     return 0
 
@@ -79,7 +79,7 @@ def read_recording(path: str) -> np.ndarray:
 def require_display(wanted: bool) -> None:
     if wanted and os.name == "posix" and os.uname().sysname == "Linux" and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    ):  # fmt: skip
+    ):
         raise SettingsError("viewer=true needs a display, and DISPLAY is not set; the film shows the same")
 
 

@@ -1,7 +1,7 @@
 """From the records of episodes to figures: counts, rates with intervals, latencies.
 
-A record is a dictionary: task, seed, outcome ("success", "failure" or "error"), latency_ms (one a decision), and more that
-is only shown. An error is an episode that crashed: it says nothing of the policy and is left out of every rate.
+A record is a dictionary: task, seed, outcome ("success", "failure" or "error"), latency_ms (one a decision), and more
+that is only shown. An error is an episode that crashed: it says nothing of the policy and is left out of every rate.
 """
 
 from __future__ import annotations

@@ -5,4 +5,5 @@ import sys
 from ctypes.util import find_library
 
 if sys.platform.startswith("linux") and "MUJOCO_GL" not in os.environ:  # read by mujoco when it is first imported
-    os.environ["MUJOCO_GL"] = next((gl for gl, lib in (("egl", "EGL"), ("osmesa", "OSMesa")) if find_library(lib)), "glfw")
+    found = [gl for gl, library in (("egl", "EGL"), ("osmesa", "OSMesa")) if find_library(library)]
+    os.environ["MUJOCO_GL"] = found[0] if found else "glfw"

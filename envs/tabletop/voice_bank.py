@@ -1,7 +1,7 @@
 """Utterances spoken beforehand by many voices, so that the loader has a fresh voice each epoch at no cost.
 
-A folder: bank.json says for which voices it is; clips-NNNN.npy (int16 samples, one utterance behind the other) and, written
-after it, clips-NNNN.json with the sentence, the voice and the place of each.
+A folder: bank.json says for which voices it is; clips-NNNN.npy (int16 samples, one utterance behind the other) and,
+written after it, clips-NNNN.json with the sentence, the voice and the place of each.
 """
 
 from __future__ import annotations
@@ -61,9 +61,11 @@ class VoiceBank:
 
     @classmethod
     def build(cls, folder: str | Path, sentences: Iterable[str], split: str = "train", per_sentence: int = 8,
-              seed: int = 0, workers: int = 1) -> "VoiceBank":
-        """Speak what the bank does not have yet, and open it. The k-th voice of a sentence depends on (seed, sentence, k)
-        alone, so that a bank may be stopped, resumed and extended. Raises ValueError where it is for another split or seed.
+              seed: int = 0, workers: int = 1) -> VoiceBank:
+        """Speak what the bank does not have yet, and open it.
+
+        The k-th voice of a sentence depends on (seed, sentence, k) alone, so that a bank may be stopped, resumed and
+        extended. Raises ValueError where it is for another split or seed.
         """
         from tqdm import tqdm
 
@@ -113,7 +115,7 @@ def _write(file: Path, jobs: list[tuple], clips: list[np.ndarray]) -> None:
     starts = np.cumsum([0, *map(len, clips)]).tolist()
     index = [
         {"sentence": job[0], "voice": asdict(_voice_of(*job)), "start": start, "length": len(clip)}
-        for job, start, clip in zip(jobs, starts, clips)
+        for job, start, clip in zip(jobs, starts, clips, strict=False)
     ]
     np.save(file, np.concatenate(clips), allow_pickle=False)
     half = file.with_suffix(".part")

@@ -1,4 +1,4 @@
-"""The operator's voices: espeak-ng through its PyPI loader, and flite, a second synthesiser for voices never trained on.
+"""The operator's voices: espeak-ng through its PyPI loader, and a second synthesiser, flite, which is never trained on.
 
 Speech comes as float32 mono at SAMPLE_RATE, at the level of SPEECH_RMS, without silence at its ends. The same text and
 voice give the same samples whatever was spoken before, in any process.
@@ -28,8 +28,8 @@ FRAME = 80  # samples, 5 ms
 # espeak-ng's variants without whispers, monsters and robots, two that crackle (klatt, klatt2), two that draw noise from
 # the C library (caleb, Reed), and one that is as good as another (steph3)
 _TRAIN_VARIANTS = tuple(
-    "Alicia,Andrea,Andy,Diogo,Henrique,Hugo,Jacky,Marco,Mario,Mike,Mr serious,Nguyen,RicishayMax,RicishayMax2,RicishayMax3,"
-    "adam,anika,announcer,antonio,benjamin,boris,david,ed,edward,edward2,f1,f2,f3,f5,grandma,grandpa,gustave,ian,iven,"
+    "Alicia,Andrea,Andy,Diogo,Henrique,Hugo,Jacky,Marco,Mario,Mike,Mr serious,Nguyen,RicishayMax,RicishayMax2,"
+    "RicishayMax3,adam,anika,announcer,antonio,benjamin,boris,david,ed,edward,edward2,f1,f2,f3,f5,grandma,grandpa,gustave,ian,iven,"
     "iven2,iven3,iven4,john,kaukovalta,klatt3,klatt4,klatt5,klatt6,linda,m1,m3,m4,m6,m8,marcelo,max,michel,"
     "mike2,norbert,pablo,pedro,rob,sandro,shelby,victor,zac".split(",")
 )
@@ -37,15 +37,15 @@ _NEW_VARIANTS = tuple(
     "Annie,aunty,belinda,f4,steph,steph2,"
     "Alex,Denis,Gene,Gene2,Lee,Michael,m2,m5,m7,miguel,paul,quincy,robert,travis".split(",")
 )
-_TRAIN_ACCENTS = ("en-us", "en-us", "en-us-nyc", "en", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd")
 _NEW_ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland")
+_TRAIN_ACCENTS = (*_NEW_ACCENTS, "en-us", "en-us-nyc", "en-gb-x-gbclan", "en-gb-x-gbcwmd")
 _FLITE_VOICES = ("kal16", "awb", "rms", "slt")
 
 
 @dataclass(frozen=True)
 class Voice:
-    """name: of espeak "accent+variant" ("en-us+f3"), of flite one of its voices ("slt"). speed: words a minute. pitch and
-    range: espeak's own scales 0..99, 50 is the variant's own; flite's voices have theirs fixed."""
+    """name: of espeak "accent+variant" ("en-us+f3"), of flite one of its voices ("slt"). speed: words a minute. pitch
+    and range: espeak's own scales 0..99, 50 is the variant's own; flite's voices have theirs fixed."""
 
     engine: str
     name: str
@@ -115,8 +115,8 @@ _one_at_a_time = threading.Lock()
 
 
 def _espeak(text: str, voice: Voice) -> tuple[int, np.ndarray]:
-    """The library keeps traces of what it has spoken in its static variables: it is loaded afresh each time (about 3 ms),
-    and its noise is seeded."""
+    """The library keeps traces of what it has spoken in its static variables: it is loaded afresh each time (about
+    3 ms), and its noise is seeded."""
     import espeakng_loader
 
     data, (_, _, variant) = Path(espeakng_loader.get_data_path()), voice.name.partition("+")

@@ -70,7 +70,7 @@ def check_alike(root: Path, folders: list[Path], abouts: list[dict]) -> dict:
     """The features that all episodes share. Raises DatasetError naming one that has others."""
     known = form.read_json(root / form.INFO)["features"] if (root / form.INFO).is_file() else abouts[0]["features"]
     known = {key: feature for key, feature in known.items() if key not in form.COUNTERS}
-    for folder, about in zip(folders, abouts):
+    for folder, about in zip(folders, abouts, strict=True):
         for key in known.keys() | about["features"].keys():
             if about["features"].get(key) != known.get(key):
                 raise DatasetError(f"{folder}: {key} is {about['features'].get(key)}, the dataset has {known.get(key)}")
@@ -86,9 +86,9 @@ def _add(root: Path, old: list[dict], folders: list[Path], abouts: list[dict], f
     fps = abouts[0]["spec"]["control_hz"]
     for key in (k for k, f in features.items() if f["dtype"] == "video"):
         _join_videos(root, key, folders, rows, old, fps)
-    tables = [_numbered(folder, row, tasks, fps) for folder, row in zip(folders, rows)]
+    tables = [_numbered(folder, row, tasks, fps) for folder, row in zip(folders, rows, strict=True)]
     _join_tables(root, tables, rows, old)
-    for table, row, about in zip(tables, rows, abouts):
+    for table, row, about in zip(tables, rows, abouts, strict=True):
         row["stats"] = about["stats"] | {k: form.statistics(table[k].to_numpy()) for k in form.COUNTERS}
     _copy_sound(root, folders, rows, abouts, len(old))
     _write_meta(root, old, rows, tasks, abouts[0], features)
@@ -108,7 +108,7 @@ def _join_videos(root: Path, key: str, folders: list[Path], rows: list[dict], ol
         path.parent.mkdir(parents=True, exist_ok=True)
         counts = video.concatenate(path, [sources[i] for i in group], fps)
         ends = np.cumsum([0] + counts) / fps
-        for i, count, start, stop in zip(group, counts, ends, ends[1:]):
+        for i, count, start, stop in zip(group, counts, ends, ends[1:], strict=False):
             if count != rows[i]["length"]:
                 raise DatasetError(f"{sources[i]}: {count} frames, the episode has {rows[i]['length']}")
             at = {**form.place(n), "from_timestamp": float(start), "to_timestamp": float(stop)}
@@ -137,7 +137,7 @@ def _join_tables(root: Path, tables: list[pa.Table], rows: list[dict], old: list
 def _copy_sound(root: Path, folders: list[Path], rows: list[dict], abouts: list[dict], first: int) -> None:
     index = form.read_table(root / form.INDEX).to_pylist() if (root / form.INDEX).is_file() else []
     index = [entry for entry in index if entry["episode_index"] < first]
-    for folder, row, about in zip(folders, rows, abouts):
+    for folder, row, about in zip(folders, rows, abouts, strict=True):
         for track, facts in about["tracks"].items():
             at = {"episode_index": row["episode_index"], "track": track}
             path = form.AUDIO_PATH.format(**at)

@@ -140,11 +140,11 @@ def pictures(reader: DemoReader, episode: Episode, moving: np.ndarray) -> Iterat
             yield Finding(path, episode.index, f"cannot be read ({error})")
             continue
         if not seen.all():
-            yield Finding(path, episode.index, f"{key}: {seen.sum()} of {episode.length} frames are there; "
-                                               f"frame {np.argmin(seen)} is missing")
+            there = f"{seen.sum()} of {episode.length} frames are there"
+            yield Finding(path, episode.index, f"{key}: {there}; frame {np.argmin(seen)} is missing")
         elif (at := _longest(alike & moving))[1] >= FROZEN:
-            yield Finding(path, episode.index, f"{key}: frozen for {at[1]} frames from frame {at[0]} on, "
-                                               "while the robot moved")
+            stretch = f"frozen for {at[1]} frames from frame {at[0]} on"
+            yield Finding(path, episode.index, f"{key}: {stretch}, while the robot moved")
 
 
 # ---- helpers

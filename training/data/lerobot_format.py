@@ -134,7 +134,7 @@ def tasks_table(tasks: list[str]) -> pa.Table:
 def task_names(table: pa.Table) -> list[str]:
     """Instructions by task_index, from a tasks table of ours or of LeRobot's, whatever its text column is called."""
     text = next(name for name in table.column_names if name != "task_index")
-    rows = sorted(zip(table["task_index"].to_pylist(), table[text].to_pylist()))
+    rows = sorted(zip(table["task_index"].to_pylist(), table[text].to_pylist(), strict=True))
     return [task for _, task in rows]
 
 
@@ -146,7 +146,7 @@ def statistics(values: np.ndarray) -> dict[str, list]:
     values = np.asarray(values, np.float64).reshape(len(values), -1)
     spread = np.quantile(values, list(QUANTILES.values()), axis=0)
     out = {"min": values.min(0), "max": values.max(0), "mean": values.mean(0), "std": values.std(0)}
-    out |= dict(zip(QUANTILES, spread))
+    out |= dict(zip(QUANTILES, spread, strict=True))
     return {name: value.tolist() for name, value in out.items()} | {"count": [len(values)]}
 
 

@@ -17,7 +17,8 @@ from training.data.demos import DemoReader
 from training.data.frame_cache import FrameCache
 
 SURPRISE, HEARD, FOCUS = "annotation.surprise", "annotation.heard", "annotation.focus"
-WAITING = 0.3  # share at which frames before the instruction is known are drawn
+WAITING = 0.5  # share at which frames before the instruction is known are drawn
+IDLE = 0.35  # weight of a frame in which nothing is done; 1 more where the first two actions are a quarter or more
 NEAR = 0.06  # m: the expert goes for the object whose centre is nearer to its focus than this
 
 
@@ -81,10 +82,12 @@ class DemoWindows:
         return out
 
     def chances_within(self, info) -> np.ndarray:
-        """Of each frame of an episode to be a decision: waiting for the instruction is learned from fewer."""
-        weight = np.ones(info.length)
+        """Of each frame of an episode to be a decision. Most frames of a demonstration hold little to learn: the tool
+        waits, or comes down where it is aligned already. Those in which much is done are drawn more often."""
+        rows = slice(info.start, info.start + info.length)
+        weight = IDLE + np.minimum(1.0, 4.0 * np.abs(self.columns[ACTION][rows, :2]).max(1))
         if HEARD in self.columns:
-            weight[~self.columns[HEARD][info.start : info.start + info.length].astype(bool).reshape(-1)] = WAITING
+            weight[~self.columns[HEARD][rows].astype(bool).reshape(-1)] *= WAITING
         return weight / weight.sum()
 
     def labels(self, rows: np.ndarray, known: np.ndarray, rng: np.random.Generator) -> dict:
