@@ -9,6 +9,7 @@ import pytest
 import tests.little_world  # noqa: F401  registers its environment
 from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, Chunk
 from policies.wrappers import Blind, Instruct, Mute
+from tests.little_workers import Broken, Killed, Times
 from training import evaluate as ev
 from training.play import Job, Player, Setting, check_policy, other_instruction
 from training.settings import SettingsError
@@ -67,10 +68,9 @@ def test_shards_join_to_the_whole(tmp_path):
     assert timeless(ev.summarise(tmp_path / "0")) == timeless(whole)
 
 
-def test_processes_give_what_one_process_gives(tmp_path):
-    jobs = [Job("reach", seed) for seed in range(6)]
-    alone, together = ({job.seed: r for job, r in each(Doubler, (3,), jobs, workers)} for workers in (1, 2))
-    assert alone == together == {seed: 3 * seed for seed in range(6)}
+def test_processes_give_what_one_process_gives():
+    alone, together = (dict(each(Times, (3,), range(6), workers)) for workers in (1, 2))
+    assert alone == together == {job: 3 * job for job in range(6)}
 
 
 def test_what_a_worker_raises_reaches_the_main_process():
@@ -81,26 +81,6 @@ def test_what_a_worker_raises_reaches_the_main_process():
 def test_a_killed_worker_is_said():
     with pytest.raises(WorkerError, match="run again"):
         list(each(Killed, (), [1, 2, 3], 2))
-
-
-class Doubler:
-    def __init__(self, factor):
-        self.factor = factor
-
-    def __call__(self, job):
-        return self.factor * job.seed
-
-
-class Broken:
-    def __init__(self):
-        self.value = 1 / 0
-
-
-class Killed:
-    def __call__(self, job):
-        import os
-
-        os._exit(9)
 
 
 def test_another_protocol_is_refused_by_name(tmp_path):

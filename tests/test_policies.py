@@ -10,7 +10,7 @@ from envs.arm import PANDA, JointState, ee_delta_action
 from policies.base import rollout
 from policies.chunking import JointPlayer, NativePlayer
 from policies.mmllm import MMLLMPolicy
-from policies.scripted import ExpertPolicy
+from policies.scripted import ExpertPolicy, TakeOver
 from policies.simple import RandomPolicy, ReplayPolicy
 
 
@@ -301,3 +301,21 @@ def test_the_mind_plays_an_episode_the_same_twice(mind):
 def test_the_mind_refuses_a_robot_that_it_did_not_learn(mind):
     with pytest.raises(SpecError, match="control_hz 10.0, this robot has 20.0"):
         mind.reset(tabletop(control_hz=20.0).unwrapped.policy_spec, 0)
+
+
+def test_an_expert_takes_over_from_a_learner():
+    """The learner drives for the stretch that the seed says and hears everything; then the expert finishes."""
+    env = tabletop()
+    learner = Blindfold(RandomPolicy())
+    policy = TakeOver(learner, ExpertPolicy(env), longest=2.0)
+    driving = []
+
+    class Watch:
+        def frame(self, env, seen):
+            driving.append((float(seen[TIME]), policy.driving))
+
+    episode = rollout(env, policy, seed=4, decide_every=1, record=Watch())
+    until = np.random.default_rng(4).uniform(0.0, 2.0)
+    assert 0.4 < until and episode.success
+    assert all(was == (time - 0.1 < until - 1e-9) for time, was in driving[1:])
+    assert learner.samples[0] == 0 and set(learner.samples[1:]) == {4 * 1600}

@@ -20,10 +20,11 @@ from tqdm import tqdm
 
 import envs  # noqa: F401 registers the environments
 from agent.spec import ACTION, IMAGES, STATE
-from policies.base import policy_spec, rollout
-from policies.scripted import ExpertPolicy
+from policies.base import Policy, policy_spec, rollout
+from policies.scripted import ExpertPolicy, TakeOver
 from training.data.assemble import assemble, recorded_names
 from training.data.demos import DemoWriter
+from training.play import load_policy
 from training.workers import each
 
 OUTCOMES = "collected.jsonl"  # in the dataset's folder: one line a seed that was tried
@@ -53,8 +54,8 @@ class Recorder:
     A frame is written once the step after it has been made; the last observation, which no action follows, is not.
     """
 
-    def __init__(self, writer: DemoWriter):
-        self.writer, self.pending = writer, None
+    def __init__(self, writer: DemoWriter, policy: Policy):
+        self.writer, self.policy, self.pending = writer, policy, None
         self.sound: list[dict[str, np.ndarray]] = []
         writer.discard()
 
@@ -64,6 +65,7 @@ class Recorder:
             self.writer.add(self.pending)
             self.sound.append(world.tracks)
         labels = {f"annotation.{name}": value for name, value in world.annotation().items()}
+        labels["annotation.surprise"] |= getattr(self.policy, "driving", False)  # not what the expert would have done
         action = np.asarray(world.expert_action(), np.float32)
         images = {key: value for key, value in obs.items() if key.startswith(IMAGES)}
         self.pending = images | {STATE: obs[STATE], ACTION: action} | labels
@@ -76,10 +78,13 @@ class Recorder:
 class Demonstrator:
     """Tries jobs, one after the other: an environment and a writer, made once a process."""
 
-    def __init__(self, env_id: str, env_kwargs: Mapping, out: str, perturb: float):
+    def __init__(self, env_id: str, env_kwargs: Mapping, out: str, perturb: float, learner: str | None):
         self.env = gym.make(env_id, **env_kwargs, disable_env_checker=True)
         self.world, self.perturb = self.env.unwrapped, perturb
         self.writer = DemoWriter(out, policy_spec(self.world), self.world.arm.name)
+        self.policy = ExpertPolicy(self.env)
+        if learner is not None:
+            self.policy = TakeOver(load_policy(learner, self.env), self.policy)
 
     def __call__(self, job: Job) -> dict[str, str]:
         """What came of it. A crash is an error, never a failure."""
@@ -91,8 +96,8 @@ class Demonstrator:
 
     def demonstrate(self, job: Job) -> bool:
         """Let the expert act through one episode; save it if it succeeds."""
-        recorder, options = Recorder(self.writer), {"task": job.task, "perturb": self.perturb}
-        episode = rollout(self.env, ExpertPolicy(self.env), job.seed, options=options, decide_every=1, record=recorder)
+        recorder, options = Recorder(self.writer, self.policy), {"task": job.task, "perturb": self.perturb}
+        episode = rollout(self.env, self.policy, job.seed, options=options, decide_every=1, record=recorder)
         if episode.success:
             recorder.save(job.name, episode.instruction, task_name=job.task, seed=job.seed, split=job.split,
                           instruct=self.way(), success=True, heard_at=float(self.world.heard_at), perturb=self.perturb)
@@ -152,10 +157,12 @@ def collect(
     seed: int = 0,
     perturb: float = 0.2,
     workers: int = 2,
+    learner: str | None = None,
 ) -> dict[str, dict[str, int]]:
     """`episodes` demonstrations, shared out evenly over `tasks`, as a dataset at `out`; run again to go on or to add.
 
     env: more keyword arguments of the environment. seed: the first one tried. perturb: kicks of the arm a second.
+    learner: a policy that drives first, for a stretch of each episode (policies.scripted.TakeOver); take other seeds.
     Returns counts by task. Ctrl-C keeps every finished episode. Raises CollectError.
     """
     out = Path(out)
@@ -164,7 +171,7 @@ def collect(
     plan = Plan({task: share + (i < rest) for i, task in enumerate(tasks)}, split, seed, read_outcomes(out))
     kwargs = {"instruct": "mixed"} | dict(env or {}) | {"split": split}
     try:
-        run_plan(plan, (env_id, kwargs, str(out), perturb), workers, out)
+        run_plan(plan, (env_id, kwargs, str(out), perturb, learner), workers, out)
     finally:  # whatever happens, the episodes that were finished become part of the dataset
         assemble(out)
     return plan.report()

@@ -129,7 +129,8 @@ def pictures(reader: DemoReader, episode: Episode, moving: np.ndarray) -> Iterat
     """Missing, unreadable and frozen frames of every camera; `moving` (n,) says when the robot moves."""
     for key in reader.video_keys:
         path = episode.videos[key][0] if key in episode.videos else episode.data
-        seen, alike, held = np.zeros(episode.length, bool), np.zeros(episode.length, bool), None  # held: since when it is so
+        seen, alike = np.zeros((2, episode.length), bool)
+        held = None  # the image that those after it look like
         try:
             for row, image in reader.stretch(episode, key):
                 step = row - episode.start
