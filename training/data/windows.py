@@ -60,10 +60,15 @@ class DemoWindows:
 
     def __getitem__(self, n: int) -> Batch:
         rng = np.random.default_rng([self.seed, n])
-        episodes = rng.choice(len(self.chances), self.batch, p=self.chances)
-        batch = self.processor([self.sample(int(e), rng) for e in episodes])
+        return self.collate([self.draw(rng) for _ in range(self.batch)], rng)
+
+    def draw(self, rng: np.random.Generator) -> dict:
+        return self.sample(int(rng.choice(len(self.chances), p=self.chances)), rng)
+
+    def collate(self, samples: list[dict], rng: np.random.Generator) -> Batch:
+        batch = self.processor(samples)
         for name, chance in vars(self.dropout).items():
-            batch.absent[name] = _draw(rng, self.batch, chance)
+            batch.absent[name] = _draw(rng, len(samples), chance)
         return batch
 
     def sample(self, episode: int, rng: np.random.Generator) -> dict:
