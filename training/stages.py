@@ -42,7 +42,7 @@ def train(cfg: Mapping[str, Any]) -> Path:
 
 def demos(cfg: Mapping[str, Any]) -> Trainer:
     """Imitation of LeRobotDatasets v3, ours or from elsewhere; several of one robot, each with its share."""
-    folders = [cfg["data"]] if isinstance(cfg["data"], str) else list(cfg["data"])
+    folders = cfg["data"].split(",")
     readers = [DemoReader(folder) for folder in folders]
     different = [str(folder) for folder, reader in zip(folders, readers) if reader.spec != readers[0].spec]
     if different:
