@@ -19,11 +19,12 @@ FALL, RISE, RISE_IN_SPEECH = 0.2, 0.05, 0.01  # share of the way down, dB up; pe
 ONSET, KEEP = 6.0, 4.0  # dB over the floor
 WINDOW, NEEDED = 6, 5  # frames: an utterance begins where 5 of 6 are over the onset
 PRE_ROLL, POST_ROLL, HANGOVER = 30, 15, 25  # frames
+MARGIN = 10  # frames on either side of the activity that are judged with it
 SHORTEST, LONGEST = 35, 800  # frames between onset and last activity
 DEEP = 1000.0  # Hz
 # of speech_score: for (change, deep, attack, flux), and the constant. Fitted to simulated speech (voices for training
 # only), knocks, rattles, buzzers and beeps; the constant is moved by 1 in favour of speech
-WEIGHTS, CONSTANT = np.array([1.9, 6.5, -2.3, -1.3]), -10.2
+WEIGHTS, CONSTANT = np.array([1.8, 6.6, -2.6, -1.4]), -10.2
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,17 @@ class UtteranceDetector:
 
     def _end(self) -> Utterance | None:
         onset, last, self._onset, self._active = self._onset, self._last, None, []
-        active = self._samples[onset * self.hop - self._first : last * self.hop - self._first]
+        active = self._between(max(onset - MARGIN, 0), last + MARGIN)
         channel = np.argmax(np.sum(active**2, axis=0))
         if last - onset < SHORTEST or speech_score(active[:, channel], self.rate) < 0:
             return None
-        begin, end = max(onset - PRE_ROLL, self._ended) * self.hop, (last + POST_ROLL) * self.hop
-        wave = self._samples[begin - self._first : end - self._first, channel].copy()
-        self._ended = last + POST_ROLL
-        return Utterance(self._origin + begin / self.rate, self._origin + end / self.rate, wave)
+        begin, self._ended = max(onset - PRE_ROLL, self._ended), last + POST_ROLL
+        wave = self._between(begin, self._ended)[:, channel].copy()
+        return Utterance(self._origin + begin / FRAMES, self._origin + self._ended / FRAMES, wave)
+
+    def _between(self, begin: int, end: int) -> np.ndarray:
+        """The samples of frames begin..end - 1."""
+        return self._samples[begin * self.hop - self._first : end * self.hop - self._first]
 
     def _forget(self) -> None:
         """Keep what an utterance that has begun, or that begins with the next frame, will need."""

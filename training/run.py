@@ -40,7 +40,9 @@ def prepare(cfg: Mapping[str, Any], player: Player, recording: np.ndarray | None
     said = cfg["task"] or (words_of(recording, player.policy) if recording is not None else "")
     scene = task_names([cfg["scene"]])[0] if cfg["scene"] else None
     task, words = (scene, {}) if scene or not said else understand(said)
-    task = task or task_names([])[0]
+    if not task:
+        task = task_names([])[0]
+        print(f"nothing was said that asks for a task: the scene is one of {task}; scene=TASK takes another")
     seed = find_scene(task, words, cfg["split"], cfg["seed"])
     options = {"instruction": said} if said else {}
     if recording is not None:
