@@ -25,6 +25,7 @@ DEEP = 1000.0  # Hz
 # of speech_score: for (change, deep, attack, flux), and the constant. Fitted to simulated speech (voices for training
 # only), knocks, rattles, buzzers and beeps; the constant is moved by 1 in favour of speech
 WEIGHTS, CONSTANT = np.array([1.8, 6.6, -2.6, -1.4]), -10.2
+STILL = 1.7  # dB of flux: tones, even one after the other, hold still from frame to frame (below 1.3); speech does not (above 2.2)
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,12 @@ class UtteranceDetector:
 
 def speech_score(waveform: np.ndarray, rate: int) -> float:
     """Over 0 for speech: log odds of a logistic regression on `features`."""
-    return float(features(waveform, rate) @ WEIGHTS + CONSTANT)
+    found = features(waveform, rate)
+    return float(found @ WEIGHTS + CONSTANT) if found[3] > STILL else -np.inf
 
 
 def features(waveform: np.ndarray, rate: int) -> np.ndarray:
-    """(4,) that tell speech from other sounds, from the frames within 25 dB of the loudest:
+    """(4,) that tell speech from other sounds, from the frames within 25 dB of the loudest and 9 dB over the quietest:
 
     change: dB by which the shape of the spectrum varies over time (a buzzer's stays); deep: share of the energy under
     1 kHz; attack: skewness of the level's rises and falls (a knock rises at once and falls slowly); flux: dB by which
@@ -130,7 +132,7 @@ def features(waveform: np.ndarray, rate: int) -> np.ndarray:
     members = np.digitize(frequency, BAND_EDGES)[:, None] == np.arange(1, len(BAND_EDGES))
     bands = power @ members
     total = bands.sum(1) + 1e-12
-    loud = total > total.max() * 10 ** (-25 / 10)
+    loud = total > max(total.max() * 10 ** (-25 / 10), min(8 * total.min(), total.max() / 2))
     shape = 10 * np.log10(bands[loud] + 1e-5 * total.max())
     shape -= shape.mean(1, keepdims=True)
     level = 10 * np.log10(np.maximum(total, total.max() * 1e-3))
