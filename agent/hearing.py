@@ -24,7 +24,7 @@ SHORTEST, LONGEST = 35, 800  # frames between onset and last activity
 DEEP = 1000.0  # Hz
 # of speech_score: for (change, deep, attack, flux), and the constant. Fitted to simulated speech (voices for training
 # only), knocks, rattles, buzzers and beeps; the constant is moved by 1 in favour of speech
-WEIGHTS, CONSTANT = np.array([1.8, 6.6, -2.6, -1.4]), -10.2
+WEIGHTS, CONSTANT = np.array([1.75, 7.3, -2.65, -1.25]), -10.3
 STILL = 1.7  # dB of flux: tones, even one after the other, hold still from frame to frame (below 1.3); speech does not (above 2.2)
 
 
@@ -139,7 +139,8 @@ def features(waveform: np.ndarray, rate: int) -> np.ndarray:
     steps = level[2:] - level[:-2]
     attack = np.mean((steps - steps.mean()) ** 3) / (steps.std() + 1e-6) ** 3
     deep = power[loud][:, frequency < DEEP].sum() / power[loud].sum()
-    return np.array([shape.std(0).mean(), deep, attack, np.abs(np.diff(shape, axis=0)).mean()])
+    flux = np.abs(np.diff(shape, axis=0)).sum() / (max(len(shape) - 1, 1) * shape.shape[1])
+    return np.array([shape.std(0).mean(), deep, attack, flux])
 
 
 def _power_spectra(samples: np.ndarray, hop: int) -> np.ndarray:

@@ -52,12 +52,14 @@ def prepare(cfg: Mapping[str, Any], player: Player, recording: np.ndarray | None
 
 
 def words_of(recording: np.ndarray, policy) -> str:
-    """What the policy understands; "" for one that has no ears for words."""
+    """What the policy is sure to have understood; "" for one that has no ears for words."""
     if not hasattr(policy, "transcribe"):
         return ""
+    from policies.mmllm import CONFIDENCE
+
     words, sure = policy.transcribe(recording)
     print(f"understood with confidence {sure:.2f}: {words or 'nothing'}")
-    return words
+    return words if sure >= CONFIDENCE else ""
 
 
 def read_recording(path: str) -> np.ndarray:
