@@ -138,7 +138,7 @@ def features(waveform: np.ndarray, rate: int) -> np.ndarray:
     level = 10 * np.log10(np.maximum(total, total.max() * 1e-3))
     steps = level[2:] - level[:-2]
     attack = np.mean((steps - steps.mean()) ** 3) / (steps.std() + 1e-6) ** 3
-    deep = power[loud][:, frequency < DEEP].sum() / power[loud].sum()
+    deep = power[loud][:, frequency < DEEP].sum() / (power[loud].sum() + 1e-12)
     flux = np.abs(np.diff(shape, axis=0)).sum() / (max(len(shape) - 1, 1) * shape.shape[1])
     return np.array([shape.std(0).mean(), deep, attack, flux])
 

@@ -1,5 +1,9 @@
 """The tabletop: the gymnasium contract, determinism, what a scene promises, and experts that solve their tasks."""
 
+import os
+import subprocess
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -277,3 +281,12 @@ def test_vectorised():
     obs, reward, *_ = venv.step(venv.action_space.sample())
     assert reward.shape == (2,) and obs[AUDIO].shape == (2, 1600, 2)
     venv.close()
+
+
+def test_images_need_no_display_even_where_mujoco_was_imported_first():
+    code = ("import mujoco, gymnasium, envs; env = gymnasium.make('soma/Reach-v0'); obs, _ = env.reset(seed=0); "
+            "assert obs['observation.images.front'].std() > 5")
+    unset = ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY", "PYOPENGL_PLATFORM")
+    bare = {name: value for name, value in os.environ.items() if name not in unset}
+    done = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -5,6 +5,10 @@ One MjrContext serves every model, because all of them carry the same assets and
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
+
 import mujoco
 import numpy as np
 
@@ -13,11 +17,20 @@ from envs.tabletop.mjcf import MAX_IMAGE
 _MAX_GEOMS = 300
 
 
+def gl_context():
+    """The kind of context that MUJOCO_GL names now. mujoco itself has settled on one when it was imported, which may
+    have been before envs.tabletop found out what this machine has."""
+    name = os.environ.get("MUJOCO_GL", "")
+    if sys.platform.startswith("linux") and name in ("egl", "osmesa", "glfw"):
+        return importlib.import_module(f"mujoco.{name}").GLContext
+    return mujoco.GLContext
+
+
 class _Graphics:
     """The process's GL context; made on first use, so that importing and lazy episodes need no GL."""
 
     def __init__(self, model: mujoco.MjModel):
-        self.gl = mujoco.GLContext(MAX_IMAGE, MAX_IMAGE)
+        self.gl = gl_context()(MAX_IMAGE, MAX_IMAGE)
         self.gl.make_current()
         self.context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context)
