@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from envs.tabletop.mjcf import HOOK
 from envs.tabletop.physics import World
-from envs.tabletop.scene import SCALE, WORKSPACE, Item
+from envs.tabletop.scene import DRAWER_TRAVEL, SCALE, WORKSPACE, Item, half_depth
+from envs.tabletop.tasks.base import in_drawer, inside, on, released
 
 OPEN, CLOSED = 1.0, -1.0
 HOVER = 0.075  # m above the goal at which the tool travels
@@ -18,6 +20,9 @@ TRAVEL = 0.9  # of the greatest step, far away
 GAIN = 0.55  # of the distance, near
 FUNNEL = 2.0  # height per horizontal distance that is allowed to the tool: it comes down within this cone
 TIP = 0.010  # m that the finger tips reach below the tool point
+FINGER = 0.012  # m, half of two closed fingers along the way they open, and half of one, rounded up, across it
+HOOKED = 0.040  # m, height of the tool with which a drawer's tab is pulled and pushed
+PUSHING = -0.5  # gripper command: two prongs 2 cm apart, between which a pushed object does not turn away
 
 
 def wait(world: World) -> np.ndarray:
@@ -102,12 +107,93 @@ def release(world: World, item: Item, retreat: float = 0.12) -> np.ndarray:
     return lift(world, world.position(item.name)[2] + retreat, OPEN)
 
 
+def put(world: World, item: Item, place, there: bool, drop: float = 0.02) -> np.ndarray:
+    """Fetch an item and let go of it `drop` m over `place` (3,), where its underside shall be; `there`: it has come to
+    where it belongs."""
+    if there:
+        return release(world, item)
+    if grasped(world, item):
+        return carry(world, item, np.add(place, (0, 0, half_height(world, item))), drop)
+    return grasp(world, item)
+
+
+def put_in_bowl(world: World, item: Item, bowl: Item, shift: float = 0.0) -> np.ndarray:
+    """`shift` (m, along x): beside the bowl's middle."""
+    floor = world.position(bowl.name) + (shift, 0, -bowl.height / 2)
+    return put(world, item, floor, inside(world, item, bowl))
+
+
+def put_on(world: World, item: Item, support: Item, top: float) -> np.ndarray:
+    """Set it down until it touches; `top` (m): where the support's surface is, over its centre."""
+    return put(world, item, world.position(support.name) + (0, 0, top), on(world, item, support), drop=-0.004)
+
+
+def put_in_drawer(world: World, item: Item, drawer: Item) -> np.ndarray:
+    """Let it fall into the part of the tray that is out."""
+    out = world.rotation(drawer.name)[:, 0]
+    middle = world.position(drawer.name) + (half_depth(drawer) + world.slid(drawer.name) / 2) * out
+    return put(world, item, (*middle[:2], 0.01), in_drawer(world, item, drawer), drop=0.04)
+
+
+def left(world: World, item: Item) -> bool:
+    """Let go of, and the fingers are well away: closing them would not catch it."""
+    return released(world, item) and bool(np.linalg.norm(world.tool[:3] - world.position(item.name)) > 0.07)
+
+
+def half_height(world: World, item: Item) -> float:
+    """From an item's underside to its centre, as it lies, m."""
+    toppled = item.kind == "cylinder" and abs(world.rotation(item.name)[2, 2]) < 0.7
+    return item.radius if toppled else item.height / 2
+
+
 def press(world: World, item: Item, depth: float) -> np.ndarray:
     """Close the gripper, come down on a button or buzzer and push it `depth` m in."""
     top = world.position(item.name) + (0, 0, item.height / 2 - depth + TIP)
     if world.opening > 0.02:
         return approach(world, top + (0, 0, 0.06), 0.0, CLOSED)
     return approach(world, top, 0.0, CLOSED)
+
+
+def push(world: World, item: Item, goal) -> np.ndarray:
+    """Shove an item over the table to a point (2,): come down behind it, fingers side by side, and follow it."""
+    spot = world.position(item.name)
+    way = np.subtract(goal[:2], spot[:2])
+    far = float(np.linalg.norm(way))
+    if far < 0.012:
+        return lift(world, 0.12, PUSHING)
+    way, yaw = way / far, wrap(np.arctan2(way[1], way[0]), np.pi)
+    contact, offset = item.radius + FINGER, world.tool[:2] - spot[:2]
+    along, across = offset @ way, abs(offset[0] * way[1] - offset[1] * way[0])
+    turned = abs(wrap(yaw - world.tool[3], np.pi))
+    behind = -contact - 0.05 < along < -item.radius and across < 0.014
+    ahead = min(far, 0.04) if behind and turned < 0.3 and world.tool[2] < TIP + 0.02 else -0.025
+    point = (*(spot[:2] + (ahead - contact) * way), TIP + 0.006)
+    return toward(world, point, yaw, PUSHING) if ahead > 0 else approach(world, point, yaw, PUSHING)
+
+
+def pull_open(world: World, drawer: Item) -> np.ndarray:
+    """Hook closed fingers behind the drawer's tab and pull."""
+    pull = DRAWER_TRAVEL - 0.004 - world.slid(drawer.name) + HOOK / 2 - FINGER
+    return _slide(world, drawer, start=0.0, end=pull, low=-HOOK / 2, high=HOOK / 2 + 0.01)
+
+
+def push_shut(world: World, drawer: Item) -> np.ndarray:
+    """Come down with closed fingers before the drawer's tab and push."""
+    touch = HOOK / 2 + 0.004 + FINGER
+    return _slide(world, drawer, start=touch + 0.02, end=touch - 0.004 - world.slid(drawer.name), low=0.035, high=0.09)
+
+
+def _slide(world: World, drawer: Item, start: float, end: float, low: float, high: float) -> np.ndarray:
+    """Come down at `start`; with the tool between `low` and `high`, go to `end`. All in m along the drawer's way, from
+    the middle of the gap behind its tab."""
+    out, gap = world.rotation(drawer.name)[:, 0], world.part(drawer.name) + (0, 0, HOOKED)
+    offset = world.tool[:3] - gap
+    along, across = offset @ out, abs(offset[0] * out[1] - offset[1] * out[0])
+    if world.opening > 0.02:
+        return approach(world, gap + start * out + (0, 0, 0.06), 0.0, CLOSED)
+    if low < along < high and across < 0.03 and offset[2] < 0.012:
+        return toward(world, gap + end * out, 0.0, CLOSED)
+    return approach(world, gap + start * out, 0.0, CLOSED)
 
 
 def wrap(angle: float, period: float = 2 * np.pi) -> float:
