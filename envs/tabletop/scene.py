@@ -57,8 +57,8 @@ SCALE = (0.04, 0.04, 0.04, 0.3)  # m, m, m, rad a control step for an action of 
 TABLE = ((0.34, -0.25), (0.61, 0.25))  # (min, max) x, y of where object centres are drawn
 GAP = 0.045  # m between two objects: room for an open finger
 DRAWER_TRAVEL = 0.10  # m that a drawer can be pulled out
-DRAWER_Y, DRAWER_PITCH = 0.235, 0.125  # m: drawers stand in a row at this |y|, this far apart, and open to the middle
-BESIDE_DRAWERS = 0.065  # m, |y| of the nearest object on the other side
+DRAWER_Y, DRAWER_PITCH = 0.225, 0.122  # m: drawers stand in a row at this |y|, this far apart, and open to the middle
+BESIDE_DRAWERS = 0.070  # m, |y| of the nearest object on the other side
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from envs.tabletop.mjcf import HOOK
 from envs.tabletop.physics import World
 from envs.tabletop.scene import DRAWER_TRAVEL, SCALE, WORKSPACE, Item, half_depth
-from envs.tabletop.tasks.base import in_drawer, inside, on, released
+from envs.tabletop.tasks.base import in_drawer, inside, on
 
 OPEN, CLOSED = 1.0, -1.0
 HOVER = 0.075  # m above the goal at which the tool travels
@@ -50,10 +50,9 @@ def approach(world: World, goal, yaw: float | None = None, gripper: float = OPEN
     turned = 0.0 if yaw is None else abs(wrap(yaw - target[3]))
     aside = np.hypot(*(goal[:2] - target[:2]))
     height = goal[2] + np.clip(FUNNEL * (aside - 0.006) + 0.1 * (turned - 0.1), 0.0, hover)
-    action = toward(world, (*goal[:2], height), yaw, gripper)
-    below = max(height - target[2], 0.0)
-    action[:2] *= np.clip(1.0 - (below - 0.01) / 0.03, 0.0, 1.0)
-    return action
+    high_enough = np.clip(1.0 - (height - target[2] - 0.01) / 0.03, 0.0, 1.0)
+    point = target[:2] + high_enough * (goal[:2] - target[:2])
+    return toward(world, (*point, height), yaw, gripper)
 
 
 def lift(world: World, height: float, gripper: float) -> np.ndarray:
@@ -130,14 +129,16 @@ def put_on(world: World, item: Item, support: Item, top: float) -> np.ndarray:
 
 def put_in_drawer(world: World, item: Item, drawer: Item) -> np.ndarray:
     """Let it fall into the part of the tray that is out."""
-    out = world.rotation(drawer.name)[:, 0]
+    out, drop = world.rotation(drawer.name)[:, 0], 0.045
     middle = world.position(drawer.name) + (half_depth(drawer) + world.slid(drawer.name) / 2) * out
-    return put(world, item, (*middle[:2], 0.01), in_drawer(world, item, drawer), drop=0.04)
+    over = np.abs(world.position(item.name) - (*middle[:2], half_height(world, item) + drop))
+    there = in_drawer(world, item, drawer) or (over < (0.01, 0.01, 0.008)).all()
+    return put(world, item, (*middle[:2], 0.0), there, drop)
 
 
 def left(world: World, item: Item) -> bool:
-    """Let go of, and the fingers are well away: closing them would not catch it."""
-    return released(world, item) and bool(np.linalg.norm(world.tool[:3] - world.position(item.name)) > 0.07)
+    """The fingers do not touch it and are well away: closing them would not catch it."""
+    return not world.touching(item.name) and bool(np.linalg.norm(world.tool[:3] - world.position(item.name)) > 0.07)
 
 
 def half_height(world: World, item: Item) -> float:

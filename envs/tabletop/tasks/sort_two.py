@@ -61,8 +61,11 @@ class SortTwo(Task):
         return {"near": near, "held": held, "first": done[0], "second": done[1]}
 
     def now(self, world):
-        """The pair that is to be dealt with: the first that is not done, or the last."""
-        return next((pair for pair in self.pairs if not self.done(world, *pair)), self.pairs[-1])
+        """The pair that is to be dealt with: that of the object in hand, else the first not let go of in its bowl, else
+        the last."""
+        held = [pair for pair in self.pairs if motions.grasped(world, pair[0])]
+        left = [(a, b) for a, b in self.pairs if not inside(world, a, b) or world.touching(a.name)]
+        return (held + left + self.pairs[-1:])[0]
 
     def expert(self, world):
         return motions.put_in_bowl(world, *self.now(world))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.tabletop.sound import beep
+from envs.tabletop.sound import SAMPLE_RATE, beep
 from envs.tabletop.tasks import motions
 from envs.tabletop.tasks.reach import Reach
 
@@ -44,7 +44,7 @@ class StartOnBeep(Reach):
         delay = rng.exponential(self.patience / -np.log(self.silence))
         self.heard_at, self.rest = heard_at, self.own_place(world)
         self.beeps_at = heard_at + 0.5 + delay if delay < self.patience else np.inf
-        self.waveform = beep(rng)
+        self.waveform, self.speaker = beep(rng), rng.uniform((0.3, -0.4, 0.2), (0.7, 0.4, 0.6))
 
     def own_place(self, world) -> np.ndarray:
         """The commanded tool point without what perturbations did to it (3,)."""
@@ -60,8 +60,8 @@ class StartOnBeep(Reach):
     def sounds(self, world, duration):
         if not world.time <= self.beeps_at < world.time + duration:
             return []
-        ahead = np.zeros(round((self.beeps_at - world.time) * 16000), np.float32)
-        return [(np.array((0.5, 0.0, 0.4)), np.concatenate([ahead, self.waveform]))]
+        ahead = np.zeros(round((self.beeps_at - world.time) * SAMPLE_RATE), np.float32)
+        return [(self.speaker, np.concatenate([ahead, self.waveform]))]
 
     def success(self, world):
         if np.isinf(self.beeps_at):
