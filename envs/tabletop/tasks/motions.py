@@ -158,18 +158,27 @@ def press(world: World, item: Item, depth: float) -> np.ndarray:
 def push(world: World, item: Item, goal) -> np.ndarray:
     """Shove an item over the table to a point (2,): come down behind it, fingers side by side, and follow it."""
     spot = world.position(item.name)
-    way = np.subtract(goal[:2], spot[:2])
+    way, offset = np.subtract(goal[:2], spot[:2]), world.tool[:2] - spot[:2]
     far = float(np.linalg.norm(way))
     if far < 0.012:
         return lift(world, 0.12, PUSHING)
-    way, yaw = way / far, wrap(np.arctan2(way[1], way[0]), np.pi)
-    contact, offset = item.radius + FINGER, world.tool[:2] - spot[:2]
+    if world.opening > 0.03 and np.linalg.norm(world.tool[:3] - spot) < item.radius + 0.02:
+        return release(world, item)  # it has come between the fingers
+    way, contact = way / far, item.radius + FINGER
+    yaw = _either_way(world, np.arctan2(way[1], way[0]))
     along, across = offset @ way, abs(offset[0] * way[1] - offset[1] * way[0])
-    turned = abs(wrap(yaw - world.tool[3], np.pi))
     behind = -contact - 0.05 < along < -item.radius and across < 0.014
-    ahead = min(far, 0.04) if behind and turned < 0.3 and world.tool[2] < TIP + 0.02 else -0.025
-    point = (*(spot[:2] + (ahead - contact) * way), TIP + 0.006)
-    return toward(world, point, yaw, PUSHING) if ahead > 0 else approach(world, point, yaw, PUSHING)
+    ready = behind and world.tool[2] < TIP + 0.02 and abs(yaw - world.tool[3]) < 0.3
+    if ready:
+        return toward(world, (*(spot[:2] + (min(far, 0.04) - contact) * way), TIP + 0.006), yaw, PUSHING)
+    return approach(world, (*(spot[:2] - (contact + 0.025) * way), TIP + 0.006), yaw, PUSHING)
+
+
+def _either_way(world: World, angle: float) -> float:
+    """The yaw, of those that lay the tool's x axis along a line at this angle, that is nearest to the present one and
+    far from the joint's limits."""
+    nearest = world.tool[3] + wrap(angle - world.tool[3], np.pi)
+    return nearest if abs(nearest) < 2.0 else wrap(angle, np.pi)
 
 
 def pull_open(world: World, drawer: Item) -> np.ndarray:
