@@ -125,6 +125,12 @@ class World:
         return float(self.data.qpos[7] + self.data.qpos[8])
 
     @property
+    def blocked(self) -> float:
+        """How much wider than they are the fingers are told to be, m: far above 0, something keeps them from opening;
+        far below 0, something is between them."""
+        return self._opening - self.opening
+
+    @property
     def tool(self) -> np.ndarray:
         """Measured tool pose (x, y, z, yaw)."""
         return np.array(pose_to_tool(fk(self.arm, self.data.qpos[:7])))

@@ -83,14 +83,26 @@ def grasp_point(world: World, item: Item) -> np.ndarray:
 
 
 def grasp_yaw(world: World, item: Item) -> float:
-    """Yaw, nearest to zero, that lays the fingers on two sides of the item as it lies."""
+    """Yaw, nearest to zero, that lays the fingers on two sides of the item as it lies; where something stands close to a
+    round one, the fingers keep clear of it."""
     axes = world.rotation(item.name)
     if item.kind == "cylinder" and abs(axes[2, 2]) < 0.7:  # toppled: the fingers close across its axis
         return wrap(np.arctan2(axes[1, 2], axes[0, 2]), np.pi)
     if item.kind not in ("cube", "box"):
-        return 0.0
+        return _toward_neighbour(world, item)
     flat = axes[:, 0] if abs(axes[2, 0]) < 0.7 else axes[:, 1]
     return wrap(np.arctan2(flat[1], flat[0]), np.pi / 2 if item.kind == "cube" else np.pi)
+
+
+def _toward_neighbour(world: World, item: Item) -> float:
+    """Yaw (modulo pi) of the line to what stands within a finger's room of the item; 0 where nothing does."""
+    close, yaw = 0.025, 0.0
+    for other in world.scene.items:
+        way = (world.position(other.name) - world.position(item.name))[:2]
+        room = np.hypot(*way) - other.radius - item.radius
+        if other is not item and other.kind != "square" and -item.radius < room < close:
+            close, yaw = room, wrap(np.arctan2(way[1], way[0]), np.pi)
+    return yaw
 
 
 def carry(world: World, item: Item, place, drop: float = 0.0) -> np.ndarray:
@@ -100,8 +112,8 @@ def carry(world: World, item: Item, place, drop: float = 0.0) -> np.ndarray:
 
 
 def release(world: World, item: Item, retreat: float = 0.12) -> np.ndarray:
-    """Open; rise (by `retreat` over the item) once the fingers are wider than it."""
-    if world.opening < 2 * item.radius + 0.010:
+    """Open; rise (by `retreat` over the item) once the fingers are wider than it, or cannot open."""
+    if world.opening < 2 * item.radius + 0.010 and world.blocked < 0.015:
         return toward(world, world.target[:3], None, OPEN)
     return lift(world, world.position(item.name)[2] + retreat, OPEN)
 

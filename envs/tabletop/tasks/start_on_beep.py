@@ -14,7 +14,7 @@ class StartOnBeep(Reach):
     nothing; where it has not come within `patience`, one episode in five, none comes.
 
     Success: the tool over the object, as in Reach, after the beep; without one, to have stayed still to the end.
-    Moving the commanded tool by more than 3 cm before the beep fails at once; perturbations do not count.
+    Having moved the commanded tool by more than 3 cm before the beep fails; what perturbations did does not count.
     """
 
     name = "start_on_beep"
@@ -42,7 +42,7 @@ class StartOnBeep(Reach):
 
     def begin(self, world, heard_at, rng):
         delay = rng.exponential(self.patience / -np.log(self.silence))
-        self.heard_at, self.rest = heard_at, self.own_place(world)
+        self.heard_at, self.rest, self.early = heard_at, self.own_place(world), False
         self.beeps_at = heard_at + 0.5 + delay if delay < self.patience else np.inf
         self.waveform, self.speaker = beep(rng), rng.uniform((0.3, -0.4, 0.2), (0.7, 0.4, 0.6))
 
@@ -53,6 +53,8 @@ class StartOnBeep(Reach):
     def after_step(self, world):
         if world.time < self.heard_at:
             self.rest = self.own_place(world)
+        moved = np.linalg.norm(self.own_place(world) - self.rest) > self.tolerance
+        self.early = self.early or bool(moved and world.time <= self.beeps_at)
 
     def cues(self):
         return (self.beeps_at,)
@@ -64,14 +66,14 @@ class StartOnBeep(Reach):
         return [(self.speaker, np.concatenate([ahead, self.waveform]))]
 
     def success(self, world):
+        if self.early:
+            return False
         if np.isinf(self.beeps_at):
             return world.time > self.heard_at + self.still_for
         return world.time > self.beeps_at and super().success(world)
 
     def failure(self, world):
-        if world.time <= self.beeps_at:
-            return bool(np.linalg.norm(self.own_place(world) - self.rest) > self.tolerance)
-        return super().failure(world)
+        return self.early or (world.time > self.beeps_at and super().failure(world))
 
     def expert(self, world):
         started = world.time >= self.beeps_at + self.reaction
