@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 KINDS, COLOURS = 16, 16  # classes at most; the last kind means "nothing here"
 COLUMNS = {"front": 5, "wrist": 7}  # where a camera's (u, v) stand in an object row
-FOCUS_SCALE = 0.1  # m for one unit of the focus loss
 
 
 class ObjectHead(nn.Module):
@@ -48,19 +47,3 @@ def cells(objects: Tensor, side: int, column: int) -> Tensor:
     value = torch.cat([objects[image, row, :2], 2 * (spot - cell) - 1], -1)
     out[image, index] = value
     return out
-
-
-class FocusHead(nn.Module):
-    """From the <act> token: the place (base frame, m) of what the expert is going for."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 3))
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(..., width) -> (..., 3) m."""
-        return self.net(hidden) * 0.5
-
-    def loss(self, hidden: Tensor, focus: Tensor, weight: Tensor) -> Tensor:
-        error = (self(hidden) - focus).abs().sum(-1) / FOCUS_SCALE
-        return (error * weight).sum() / weight.sum().clamp(min=1.0)

@@ -2,12 +2,13 @@
 
 One packed sequence holds K decisions of one episode:
 
-    [ text L | memory N | decision 1: images, state, <act> | decision 2 | ... | decision K ]
+    [ memory N | body 1: images, state | text, <act> | queries ... | body 2 | text, <act> | queries ... | ... ]
 
-A decision sees the text that was known, the sound that had been heard and its own block, nothing of another decision;
-K decisions so share one encoding of text and sound. On the robot K is 1.
+A decision reads the sound that had been heard, its own body and the text that was known, nothing of another decision;
+K decisions so share one encoding of the sound. A query is another text with an <act> of its own over the same body: in
+training, many questions "where is it" to one look. On the robot K is 1 and there are no queries.
 
-Legend: B samples, K decisions, L text tokens, N memory tokens, M tokens a decision, T = L + N + K M, D width.
+Legend: B samples, K decisions, N memory tokens, M body tokens, L text tokens, Q queries, T all tokens, D width.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from torch import Tensor, nn
 
 from agent.backbone import Backbone, Thought
 from agent.generators.flow import Prefix
-from agent.grounding import FocusHead, ObjectHead
+from agent.generators.goal import Goal, GoalPointer, pixel_loss, point_loss
+from agent.grounding import ObjectHead
 from agent.normalizer import Normalizer
 from agent.processor import Batch
 from agent.projectors import SpokenText
 from agent.spec import Spec
 from agent.encoders.speech import BLANK
 
-GAP = 256  # positions between text and what follows, so that a long instruction never overlaps the memory
+TOOL = ("tool_x", "tool_y", "tool_z")  # names in Spec.state, m, base frame
 
 
 class Mind(NamedTuple):
@@ -35,7 +37,7 @@ class Mind(NamedTuple):
     thought: Thought
     visible: Tensor  # (B, K, T) bool: what each decision may read
     positions: Tensor  # (B, K) of the <act> tokens
-    act: Tensor  # (B, K, D) hidden states of the <act> tokens
+    goal: Goal  # of the instruction (first) and the queries
     grids: dict[str, Tensor]  # camera -> (B K, P, P, width)
 
 
@@ -76,7 +78,10 @@ class EmbodiedModel(nn.Module):
         self.normalize_action = Normalizer(spec.action.size)
         self.object_heads = nn.ModuleDict({name: ObjectHead(self.vision.width) for name in ("front", "wrist")
                                            if name in spec.cameras})
-        self.focus_head = FocusHead(width)
+        named = [name for name in TOOL if name in spec.state]
+        self.tool_columns = [spec.state.index(name) for name in named] if len(named) == 3 else []
+        self.pointer = GoalPointer(width, tuple(spec.cameras))
+        self.sides = {name: p.side for name, p in self.projectors.items() if p.side}
 
     # -- stages 1 and 2: encode and project ---------------------------------------------------------------------
 
@@ -120,24 +125,52 @@ class EmbodiedModel(nn.Module):
         text, text_seen = self.read(batch)
         memory = self.remember(batch)
         own, present, grids = self.look(batch)
-        rows, decisions = own[0].shape[:2]
-        own.append(self.kinds["act"].expand(rows, decisions, 1, -1))
-        present.append(_present(own[-1], None))
-        block, block_seen = torch.cat(own, 2), torch.cat(present, 2)
+        body, body_seen = torch.cat(own, 2), torch.cat(present, 2)
+        rows, decisions = body.shape[:2]
+        asks, asks_seen = self.asks(text, text_seen, batch)
         heard = batch.heard if batch.heard is not None else batch.known.new_zeros(rows, decisions, dtype=torch.int64)
-        layout = Layout(text.shape[1], memory.shape[1], decisions, block.shape[2])
-        visible = layout.visible(text_seen, batch.known, heard, block_seen, self.memory, batch.absent.get("audio"))
-        positions = layout.positions(heard)
-        thought = self.backbone(torch.cat([text, memory, block.flatten(1, 2)], 1), visible, positions)
-        at = layout.act_index(visible.device)
-        return Mind(thought, visible[:, at], positions[:, at], thought.hidden[:, at], grids)
+        layout = Layout(memory.shape[1], decisions, body.shape[2], tuple(ask.shape[2] for ask in asks))
+        visible = layout.visible(heard, body_seen, asks_seen, self.memory, batch.absent.get("audio"))
+        positions = layout.positions(heard, asks_seen)
+        blocks = torch.cat([body, *asks], 2).flatten(1, 2)
+        thought = self.backbone(torch.cat([memory, blocks], 1), visible, positions)
+        acts = torch.stack([thought.hidden[:, layout.act_index(j)] for j in range(len(asks))], 2)
+        bodies = thought.hidden[:, layout.memory :].unflatten(1, (decisions, -1))[:, :, : layout.body]
+        bodies = bodies * body_seen[..., None]
+        parts = dict(zip([*batch.images, "state"], bodies.split([tokens.shape[2] for tokens in own], 2)))
+        felt = parts.pop("state")[:, :, 0]
+        at = layout.act_index(0)
+        return Mind(thought, visible[:, at], positions[:, at], self.pointer(acts, parts, felt, self.tool(batch)), grids)
+
+    def tool(self, batch: Batch) -> Tensor:
+        """Where the tool is (B, K, 3) m, for robots whose state says so; else the origin."""
+        if batch.state is None or not self.tool_columns:
+            return self.backbone.table.new_zeros(*batch.known.shape, 3)
+        tool = batch.state[..., self.tool_columns]
+        absent = batch.absent.get("state")
+        return tool if absent is None else tool * ~absent[:, None, None]
+
+    def asks(self, text: Tensor, text_seen: Tensor, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        """The instruction and the queries, each with its <act> token, which starts from the mean of its text:
+        (B, K, L + 1, D) and presence (B, K, L + 1)."""
+        decisions = batch.known.shape[1]
+        tokens = [text[:, None].expand(-1, decisions, -1, -1)]
+        seen = [text_seen[:, None] & batch.known[..., None]]
+        if batch.queries is not None:
+            for ids in batch.queries.unbind(2):
+                tokens.append(nn.functional.embedding(ids, self.backbone.table))
+                seen.append(ids > 0)
+        act = self.kinds["act"].expand(*batch.known.shape, 1, -1)
+        there = torch.ones_like(batch.known)[..., None]
+        acts = [act + _mean(t, x)[:, :, None] for t, x in zip(tokens, seen)]
+        return [torch.cat([t, a], 2) for t, a in zip(tokens, acts)], [torch.cat([s, there], 2) for s in seen]
 
     # -- stages 4 and 5: the generator --------------------------------------------------------------------------
 
     def prefix(self, mind: Mind) -> Prefix:
         own = torch.arange(1, self.horizon + 1, device=mind.positions.device)
         positions = (mind.positions[:, :, None] + own).flatten(1)
-        return Prefix(mind.thought.keys, mind.thought.values, mind.visible, mind.act,
+        return Prefix(mind.thought.keys, mind.thought.values, mind.visible, mind.goal.readout[:, :, 0],
                       self.backbone.rotation(positions))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -153,8 +186,9 @@ class EmbodiedModel(nn.Module):
         mind = self.think(batch)
         actions = self.normalize_action(batch.action)
         losses = {"action": self.generator.loss(self.prefix(mind), actions, batch.action_weight)}
-        if batch.focus is not None:
-            losses["focus"] = self.focus_head.loss(mind.act, batch.focus, batch.known.float())
+        if batch.goal is not None:
+            losses["goal"] = point_loss(mind.goal, batch.goal, batch.goal_weight)
+            losses["pixel"] = pixel_loss(mind.goal, batch.goal_pixels, batch.goal_weight, self.sides)
         if batch.objects is not None and self.object_heads:
             rows = batch.objects.flatten(0, 1)
             each = [head(mind.grids[name], rows, name) for name, head in self.object_heads.items()]
@@ -179,47 +213,66 @@ class EmbodiedModel(nn.Module):
 
 
 class Layout(NamedTuple):
-    """Where the parts of a packed sequence lie, who sees whom, and at which positions."""
+    """Where the parts of a packed sequence lie, who sees whom, and at which positions.
 
-    text: int
+    asks: lengths of a decision's asks (instruction, queries), their <act> token included, which comes last.
+    """
+
     memory: int
     decisions: int
-    block: int
+    body: int
+    asks: tuple[int, ...]
 
-    def visible(self, text_seen: Tensor, known: Tensor, heard: Tensor, block_seen: Tensor, window: int,
+    @property
+    def block(self) -> int:
+        return self.body + sum(self.asks)
+
+    @property
+    def total(self) -> int:
+        return self.memory + self.decisions * self.block
+
+    def visible(self, heard: Tensor, body_seen: Tensor, asks_seen: list[Tensor], window: int,
                 deaf: Tensor | None = None) -> Tensor:
-        """(B, T, T) bool. text_seen (B, L), known (B, K), heard (B, K), block_seen (B, K, M), deaf (B,)."""
+        """(B, T, T) bool: row sees column. heard (B, K), body_seen (B, K, M), asks_seen (B, K, L + 1) each, deaf (B,).
+
+        Sound sees the sound before it; the body sees itself and what was heard; an ask sees these and itself."""
         rows, device = len(heard), heard.device
-        total = self.text + self.memory + self.decisions * self.block
-        out = torch.zeros(rows, total, total, dtype=torch.bool, device=device)
-        start, first = self.text, self.text + self.memory
-        out[:, :start, :start] = text_seen[:, None]
+        out = torch.zeros(rows, self.total, self.total, dtype=torch.bool, device=device)
         index = torch.arange(self.memory, device=device)
         age = index[:, None] - index
-        out[:, start:first, start:first] = (age >= 0) & (age < window)
-        out[:, first:, :start] = (known[..., None] & text_seen[:, None]).repeat_interleave(self.block, 1)
+        out[:, : self.memory, : self.memory] = (age >= 0) & (age < window)
         sound = (index < heard[..., None]) & (index >= heard[..., None] - window)
         if deaf is not None:
             sound = sound & ~deaf[:, None, None]
-        out[:, first:, start:first] = sound.repeat_interleave(self.block, 1)
+        out[:, self.memory :, : self.memory] = sound.repeat_interleave(self.block, 1)
         for k in range(self.decisions):
-            at = slice(first + k * self.block, first + (k + 1) * self.block)
-            out[:, at, at] = block_seen[:, k, None]
-        return out | torch.eye(total, dtype=torch.bool, device=device)
+            start = self.memory + k * self.block
+            ask = start + self.body
+            out[:, start : start + self.block, start:ask] = body_seen[:, k, None]
+            for length, seen in zip(self.asks, asks_seen):
+                out[:, ask : ask + length, ask : ask + length] = seen[:, k, None]
+                ask += length
+        return out | torch.eye(self.total, dtype=torch.bool, device=device)
 
-    def positions(self, heard: Tensor) -> Tensor:
-        """(B, T): the newest decision's block starts at GAP; sound lies before it by its age, text at the beginning."""
+    def positions(self, heard: Tensor, asks_seen: list[Tensor]) -> Tensor:
+        """(B, T): a decision's body starts one behind the newest sound that it heard; each ask follows the body, its
+        tokens counted without the padding."""
         rows, device = len(heard), heard.device
-        newest = heard.max(1, keepdim=True)[0]
-        text = torch.arange(self.text, device=device).expand(rows, -1)
-        memory = GAP - newest + torch.arange(self.memory, device=device)
-        starts = GAP + heard - newest
-        blocks = (starts[..., None] + torch.arange(self.block, device=device)).flatten(1)
-        return torch.cat([text, memory, blocks], 1)
+        body = torch.arange(self.body, device=device).expand(rows, self.decisions, -1)
+        asks = [self.body + seen.cumsum(-1) - 1 for seen in asks_seen]
+        blocks = heard[..., None] + torch.cat([body, *asks], -1)
+        return torch.cat([torch.arange(self.memory, device=device).expand(rows, -1), blocks.flatten(1)], 1)
 
-    def act_index(self, device) -> Tensor:
-        first = self.text + self.memory
-        return first + self.block - 1 + self.block * torch.arange(self.decisions, device=device)
+    def act_index(self, ask: int) -> Tensor:
+        """(K,) places of the <act> tokens of one ask."""
+        last = self.memory + self.body + sum(self.asks[: ask + 1]) - 1
+        return last + self.block * torch.arange(self.decisions)
+
+
+def _mean(tokens: Tensor, seen: Tensor) -> Tensor:
+    """Mean over the tokens (B, K, L, D) that are seen (B, K, L); zero where none is."""
+    weight = seen.to(tokens.dtype)[..., None]
+    return (tokens * weight).sum(2) / weight.sum(2).clamp(min=1.0)
 
 
 def _present(tokens: Tensor, absent: Tensor | None) -> Tensor:

@@ -7,7 +7,10 @@ A sample is a stretch of one episode with K decisions in it, in the project's ke
     task: str   known (K,) bool: the instruction had been given by then; optional, True
     utterance (n,): an instruction as spoken, mono; optional
     action (K, H, A), action_weight (K, H): training targets; optional
-    annotation.focus (K, 3), annotation.objects (K, O, 9): training labels of a simulator; optional
+    annotation.objects (K, O, 9): what a simulator knows; training only, optional
+    queries (K, Q) str: names of things, asked beside the instruction; training only, optional
+    goal (K, 1 + Q, 3), goal_pixels (K, 1 + Q, C, 2), goal_weight (K, 1 + Q): where the instruction's and the queries'
+        things are, in space and in each camera's image; training only, optional
 
 On the robot K is 1. Legend: B samples, L text tokens, N memory tokens, C channels.
 """
@@ -27,7 +30,7 @@ from agent.encoders.audio import CausalAudioEncoder
 from agent.spec import ACTION, AUDIO, IMAGES, STATE, TASK, TIME, Spec, SpecError
 from agent.tokenizer import encode
 
-FOCUS, OBJECTS = "annotation.focus", "annotation.objects"
+OBJECTS = "annotation.objects"
 MAX_TEXT = 48
 
 
@@ -46,8 +49,11 @@ class Batch:
     utterance_length: Tensor | None = None  # (B,) samples; 0 where there was none
     action: Tensor | None = None  # (B, K, H, A), physical units
     action_weight: Tensor | None = None  # (B, K, H)
-    focus: Tensor | None = None  # (B, K, 3) m
     objects: Tensor | None = None  # (B, K, O, 9)
+    queries: Tensor | None = None  # (B, K, Q, L') int64
+    goal: Tensor | None = None  # (B, K, 1 + Q, 3) m
+    goal_pixels: Tensor | None = None  # (B, K, 1 + Q, C, 2)
+    goal_weight: Tensor | None = None  # (B, K, 1 + Q)
     absent: dict[str, Tensor] = field(default_factory=dict)  # modality -> (B,) bool: masked from the backbone
 
     def to(self, device) -> "Batch":
@@ -72,7 +78,12 @@ class Processor:
         batch.audio, batch.heard = self.audio(samples)
         batch.utterance, batch.utterance_length = self.utterances(samples)
         batch.action, batch.action_weight = _stack(samples, ACTION), _stack(samples, "action_weight")
-        batch.focus, batch.objects = _stack(samples, FOCUS), _stack(samples, OBJECTS)
+        batch.objects = _stack(samples, OBJECTS)
+        for key in ("goal", "goal_pixels", "goal_weight"):
+            setattr(batch, key, _stack(samples, key))
+        if "queries" in samples[0]:
+            names = np.stack([s["queries"] for s in samples])
+            batch.queries = self.text(names.ravel().tolist()).unflatten(0, names.shape)
         return batch
 
     def text(self, sentences: Sequence[str]) -> Tensor:

@@ -3,8 +3,8 @@
     q      (7,)    joint angles, rad                  tool    (x, y, z, yaw) of the TCP, m and rad, tool pointing down
     pose   (4, 4)  base_T_tcp, homogeneous, m         twist   (6,) linear then angular, m and rad, base frame
 
-The base frame is x forward, y left, z up. The TCP lies between the finger tips, its z axis leaves the hand and its y axis
-is the direction in which the fingers open. At yaw 0 the TCP's x axis points forward.
+The base frame is x forward, y left, z up. The TCP lies between the finger tips, its z axis leaves the hand and its y
+axis is the direction in which the fingers open. At yaw 0 the TCP's x axis points forward.
 
 The solver works on Python floats: for chains of seven joints they are several times as fast as small numpy arrays.
 """
@@ -12,7 +12,7 @@ The solver works on Python floats: for chains of seven joints they are several t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import acos, atan2, cos, pi, sin, sqrt
+from math import atan2, cos, pi, sin, sqrt
 
 import numpy as np
 
@@ -57,7 +57,8 @@ def _franka(name, **limits) -> Arm:
     return Arm(name=name, dh=FRANKA_DH, home=home, **arrays)
 
 
-# Limits: the same document, sections "Limits for Panda" and "Limits for Franka Research 3".
+# Limits: the same document, sections "Limits for Panda" and "Limits for Franka Research 3". The FR3's velocity limits
+# also shrink towards the ends of the joints' ranges; those here are the bounds that hold away from them.
 PANDA = _franka(
     "panda",
     q_min=(-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973),
@@ -98,7 +99,7 @@ def _frames(arm: Arm, q) -> list[tuple]:
     """Frames of the seven links, each on its joint's axis, then the TCP's."""
     frame = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
     frames = []
-    for row, angle in zip(arm.dh, q):
+    for row, angle in zip(arm.dh, q, strict=True):
         frame = _turn(frame, *row, angle)
         frames.append(frame)
     frames.append(_turn(frame, 0.0, FLANGE_TO_TCP, 1.0, 0.0, HAND_YAW))
@@ -151,66 +152,82 @@ def _tool_frame(x, y, z, yaw):
 def pose_to_tool(pose: np.ndarray) -> tuple[float, float, float, float]:
     """(x, y, z, yaw) of a pose; whatever it leans by is dropped."""
     x, y, z = pose[:3, 3].tolist()
-    return x, y, z, atan2(pose[1, 0] - pose[0, 1] * -1.0, pose[0, 0] - pose[1, 1])
+    return x, y, z, atan2(pose[1, 0] + pose[0, 1], pose[0, 0] - pose[1, 1])
 
 
 # Inverse kinematics
 
 
-def ik(arm: Arm, pose: np.ndarray, seed_q, *, iterations: int = 40, tolerance: float = 1e-7) -> np.ndarray:
-    """Joint angles (7,) within the limits whose TCP is at `pose`, near the seed's branch; see `residual` for how near.
+def ik(arm: Arm, pose: np.ndarray, seed_q, *, iterations: int = 40, tolerance: float = 1e-6) -> np.ndarray:
+    """Joint angles (7,) within the limits whose TCP is at `pose`; `residual` says how near it came.
 
     Damped least squares with the damping falling with the squared error (Sugihara, "Solvability-unconcerned inverse
     kinematics by the Levenberg-Marquardt method", IEEE T-RO 2011), joints that would leave their limits held there
-    (active set), and the redundant degree of freedom spent on staying near `arm.home`. Since the posture does not
-    depend on the seed, closed paths of the tool close in joint space. Out of reach gives the nearest that was found.
+    (active set), and the redundant degree of freedom spent on staying near `arm.home`, so that closed paths of the tool
+    close in joint space (to some 0.01 rad). A seed that is far from that posture moves towards it by a part at a time.
+    Out of reach gives the nearest point that was found.
 
-    `tolerance` bounds the twist to the target (m and rad mixed) and the last null-space step (rad / 1000).
+    `tolerance` bounds the twist that remains (m and rad mixed).
     """
-    goal = tuple(np.asarray(pose, dtype=float)[:3].T.ravel().tolist())
-    return _solve(arm, goal, np.clip(np.asarray(seed_q, dtype=float), arm.q_min, arm.q_max), iterations, tolerance)
+    seed = np.clip(np.asarray(seed_q, dtype=float), arm.q_min, arm.q_max)
+    return _solve(arm, _goal(pose), seed, iterations, tolerance)
 
 
 def residual(arm: Arm, pose: np.ndarray, q) -> tuple[float, float]:
     """Distance (m) and angle (rad) between the TCP at `q` and `pose`."""
-    goal = tuple(np.asarray(pose, dtype=float)[:3].T.ravel().tolist())
-    error = np.array(_twist(_frames(arm, np.asarray(q, dtype=float).tolist())[7], goal))
-    return float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:]))
+    error = _twist(_frames(arm, np.asarray(q, dtype=float).tolist())[7], _goal(pose))
+    return sqrt(sum(e * e for e in error[:3])), sqrt(sum(e * e for e in error[3:]))
+
+
+def _goal(pose) -> tuple[float, ...]:
+    return tuple(np.asarray(pose, dtype=float)[:3].T.ravel().tolist())
+
+
+_FAR = 0.5  # m and rad mixed: more than this is not asked of one step, further the linearisation is worthless
+_RESETTLE = 0.15  # rad of null-space motion towards home that one solution may add to its seed
+_EYE = np.eye(6)
+_SETTLED = 5e-3  # rad: a step smaller than this leaves the posture within some 1e-4 of its rest
 
 
 def _solve(arm, goal, q, iterations, tolerance):
+    best, best_size, moved, caution, slack = q, float("inf"), 1.0, 1.0, _RESETTLE
     for _ in range(iterations):
         frames = _frames(arm, q.tolist())
         error = _twist(frames[7], goal)
-        step = _step(arm, q, _jacobian(frames), error)
-        size = sum(e * e for e in error)
-        if size < tolerance * tolerance and np.abs(step).max() < 1000.0 * tolerance:
-            break
+        size = sqrt(sum([e * e for e in error]))
+        if moved < _SETTLED and size < tolerance:
+            return q
+        if size < best_size:
+            best, best_size = q, size
+        elif size > 2.0 * best_size and size > 0.01:  # overshot, as happens at the edge of the reach
+            caution *= 10.0
+        step, null = _step(arm, q, _jacobian(frames), error, size, slack, caution)
+        slack = max(0.0, slack - null)
+        moved = max(map(abs, step.tolist()))
         q = q + step
-    return q
+    return best
 
 
-_MAX_TURN = 0.7  # rad (and m) of error that one step may be asked to remove; further the linearisation is worthless
-_EYE = np.eye(6)
-
-
-def _step(arm, q, jac, error):
-    """Least-squares step towards the target within the limits, plus the null-space step towards home."""
-    size = sqrt(sum(e * e for e in error))
-    twist = np.array(error) * min(1.0, _MAX_TURN / max(size, 1e-12))
-    damping = (1e-10 + 1e-2 * min(size, _MAX_TURN) ** 2) * _EYE
-    low, high = arm.q_min - q, arm.q_max - q
-    wish = arm.home - q
-    free = jac
+def _step(arm, q, jac, error, size, slack, caution):
+    """Least-squares step towards the target within the limits, plus a null-space step towards home of `slack` rad at
+    most; also says how many rad the latter took."""
+    far = min(size, _FAR)
+    twist = np.array(error) * (far / max(size, 1e-12))
+    damping = (1e-9 + 1e-2 * caution * far * far) * _EYE
+    low, high, wish = arm.q_min - q, arm.q_max - q, arm.home - q
+    fixed, free = np.zeros(7), jac
     for _ in range(7):
-        step = wish + free.T @ np.linalg.solve(free @ free.T + damping, twist - jac @ wish)
+        sides = np.array((twist - jac.dot(fixed), free.dot(wish))).T
+        task, leak = np.linalg.solve(free.dot(free.T) + damping, sides).T.dot(free)
+        null = wish - leak
+        length = max(map(abs, null.tolist()))
+        step = fixed + task + null * min(1.0, slack / max(length, 1e-12))
         bounded = np.minimum(np.maximum(step, low), high)
         out = bounded != step
         if not out.any():
-            return step
-        free = free * ~out
-        wish = np.where(out, bounded, wish)
-    return bounded
+            break
+        free, wish, fixed = free * ~out, wish * ~out, np.where(out, bounded, fixed)
+    return bounded, min(length, slack)
 
 
 def _twist(frame, goal):
@@ -240,7 +257,7 @@ class JointState:
 
 @dataclass(frozen=True, eq=False)
 class JointTrajectory:
-    """Absolute and timed: from `start` (the command at the chunk's stamp) through `positions`, linearly in joint space."""
+    """Absolute, timed: from `start` (the command at the chunk's stamp) through `positions`, linear in joint space."""
 
     start: JointState
     times: np.ndarray  # (T,) s, absolute, increasing
@@ -258,12 +275,14 @@ class JointTrajectory:
 
     def at(self, t: float) -> tuple[np.ndarray, float]:
         """Joint angles (7,) and opening at time t: the start before the stamp, the last point after the end."""
+        if t <= self.start.stamp:
+            return self.start.position, float(self.start.opening)
         i = int(np.searchsorted(self.times, t))
         if i == len(self.times):
             return self.positions[-1], float(self.openings[-1])
         before = (self.start.position, self.start.opening) if i == 0 else (self.positions[i - 1], self.openings[i - 1])
         since = self.start.stamp if i == 0 else self.times[i - 1]
-        w = max(0.0, (t - since) / (self.times[i] - since))
+        w = (t - since) / (self.times[i] - since)
         return before[0] + w * (self.positions[i] - before[0]), float(before[1] + w * (self.openings[i] - before[1]))
 
 
@@ -319,10 +338,10 @@ def _checked(chunk, action, command) -> np.ndarray:
 
 def _follow_tool(row, action, arm, q):
     x, y, z, yaw = pose_to_tool(fk(arm, q))
-    dx, dy, dz, dyaw = (float(r) * s for r, s in zip(row, action.scale))
+    dx, dy, dz, dyaw = (float(r) * s for r, s in zip(row[:4], action.scale, strict=True))
     low, high = action.workspace or ((-np.inf,) * 3, (np.inf,) * 3)
-    target = [min(max(p, lo), hi) for p, lo, hi in zip((x + dx, y + dy, z + dz), low, high)]
-    q = _solve(arm, _tool_frame(*target, yaw + dyaw), np.clip(q, arm.q_min, arm.q_max), 40, 1e-7)
+    target = [min(max(p, lo), hi) for p, lo, hi in zip((x + dx, y + dy, z + dz), low, high, strict=True)]
+    q = _solve(arm, _tool_frame(*target, yaw + dyaw), np.clip(q, arm.q_min, arm.q_max), 40, 1e-6)
     return q, 0.5 * (float(row[4]) + 1.0) * arm.max_opening
 
 

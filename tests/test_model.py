@@ -31,29 +31,28 @@ def one_decision(sample: dict, k: int) -> dict:
 
 @pytest.mark.parametrize("mask", ["prefix", "causal"])
 def test_packed_decisions_equal_decisions_alone(mask):
-    """K decisions that share a sequence must be what each would be alone: nothing leaks between them. Text positions
-    relative to a decision differ in a packed sequence, so this is shown without text."""
+    """K decisions that share a sequence, with queries or without, are what each would be alone."""
     model, processor, config = tiny_model()
     model.backbone.mask = mask
     sample = tiny_sample(np.random.default_rng(0))
-    sample["known"] = np.zeros(3, bool)
-    packed = model.think(processor([sample])).act[0]
+    queries = {"queries": np.array([["red cube", "green ball"]] * 3)}
+    packed = model.think(processor([sample | queries])).goal.readout[0, :, 0]
     for k in range(3):
-        alone = model.think(processor([one_decision(sample, k)])).act[0, 0]
+        alone = model.think(processor([one_decision(sample, k)])).goal.readout[0, 0, 0]
         torch.testing.assert_close(alone, packed[k], rtol=1e-4, atol=1e-5)
 
 
 def test_a_decision_reads_nothing_of_the_future_or_of_another_decision():
     model, processor, _ = tiny_model()
     sample = tiny_sample(np.random.default_rng(1))
-    first = model.think(processor([sample])).act[0, 0]
+    first = model.think(processor([sample])).goal.readout[0, 0, 0]
     other = dict(sample)
     for key in (IMAGES + "front", IMAGES + "wrist", STATE):
         other[key] = sample[key].copy()
         other[key][1:] = 0
     other[AUDIO] = sample[AUDIO].copy()
     other[AUDIO][int(sample[TIME][0] * 16000) :] = 0.5
-    torch.testing.assert_close(model.think(processor([other])).act[0, 0], first, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.think(processor([other])).goal.readout[0, 0, 0], first, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("key", [TASK, AUDIO, STATE, IMAGES + "front", IMAGES + "wrist"])
@@ -75,7 +74,7 @@ def test_instruction_that_is_not_known_yet_changes_nothing():
     model, processor, _ = tiny_model()
     sample = tiny_sample(np.random.default_rng(3), 1) | {"known": np.zeros(1, bool)}
     other = dict(sample) | {TASK: SENTENCES[1] if sample[TASK] != SENTENCES[1] else SENTENCES[0]}
-    padded = [model.think(processor([s, tiny_sample(np.random.default_rng(4), 1)])).act[0] for s in (sample, other)]
+    padded = [model.think(processor([s, tiny_sample(np.random.default_rng(4), 1)])).goal.readout[0, :, 0] for s in (sample, other)]
     torch.testing.assert_close(*padded, rtol=1e-4, atol=1e-5)
 
 
@@ -87,34 +86,39 @@ def test_absent_modality_is_masked():
     for images in (sample, other):
         batch = processor([sample | {IMAGES + "wrist": images[IMAGES + "wrist"]}])
         batch.absent["wrist"] = torch.tensor([True])
-        results.append(model.think(batch).act)
+        results.append(model.think(batch).goal.readout)
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 6), st.integers(0, 12), st.integers(1, 4), st.integers(1, 5), st.integers(1, 8), st.data())
-def test_layout(text, memory, decisions, block, window, data):
+@given(st.integers(0, 8), st.integers(1, 3), st.integers(1, 4), st.lists(st.integers(1, 3), min_size=1, max_size=3),
+       st.integers(1, 8), st.data())
+def test_layout(memory, decisions, body, asks, window, data):
     """Each pair of tokens, by the rule in words."""
     heard = torch.tensor([[data.draw(st.integers(0, memory)) for _ in range(decisions)]])
-    known = torch.tensor([[data.draw(st.booleans()) for _ in range(decisions)]])
-    layout = Layout(text, memory, decisions, block)
-    seen = layout.visible(torch.ones(1, text, dtype=bool), known, heard, torch.ones(1, decisions, block, dtype=bool), window)
-    first = text + memory
-    for q in range(seen.shape[1]):
-        for k in range(seen.shape[1]):
+    seen = [torch.tensor([[data.draw(st.booleans()) for _ in range(n - 1)] + [True] for _ in range(decisions)])[None]
+            for n in asks]
+    layout = Layout(memory, decisions, body, tuple(asks))
+    out = layout.visible(heard, torch.ones(1, decisions, body, dtype=bool), seen, window)
+    tags = [("sound", n) for n in range(memory)]
+    for d in range(decisions):
+        tags += [("body", d)] * body + [("ask", d, a, i) for a, n in enumerate(asks) for i in range(n)]
+    for q, row in enumerate(tags):
+        for k, column in enumerate(tags):
+            count = 0 if row[0] == "sound" else int(heard[0, row[1]])
             if q == k:
                 rule = True
-            elif q < text:
-                rule = k < text
-            elif q < first:
-                rule = text <= k <= q and q - k < window
+            elif row[0] == "sound":
+                rule = column[0] == "sound" and k <= q and q - k < window
+            elif column[0] == "sound":
+                rule = count - window <= k < count
+            elif column[0] == "body":
+                rule = column[1] == row[1]
             else:
-                mine = (q - first) // block
-                count = int(heard[0, mine])
-                rule = (bool(known[0, mine]) if k < text else count - window <= k - text < count if k < first
-                        else (k - first) // block == mine)
-            assert bool(seen[0, q, k]) == rule, (q, k)
-    assert layout.act_index("cpu").tolist() == [first + block * (k + 1) - 1 for k in range(decisions)]
+                rule = row[0] == "ask" and row[1:3] == column[1:3] and bool(seen[column[2]][0, column[1], column[3]])
+            assert bool(out[0, q, k]) == rule, (row, column)
+    for a in range(len(asks)):
+        assert [tags[i] for i in layout.act_index(a).tolist()] == [("ask", d, a, asks[a] - 1) for d in range(decisions)]
 
 
 def test_sound_in_pieces_equals_sound_at_once():
@@ -152,7 +156,7 @@ def test_direction_survives_the_features(lag):
     rng = np.random.default_rng(0)
     source = rng.normal(size=9000).astype(np.float32)
     left, right = source[100:8100], source[100 - lag : 8100 - lag]
-    features = Features(2)(torch.from_numpy(np.stack([left, right], 1))[None])
+    features = Features(2, hop=320)(torch.from_numpy(np.stack([left, right], 1))[None])
     assert int(features[0, :, -(2 * LAGS + 1) :].mean(0).argmax()) == LAGS + lag
 
 
@@ -317,6 +321,6 @@ def test_losses_are_named_and_finite():
     rng = np.random.default_rng(0)
     batch = processor([tiny_sample(rng) | {"utterance": rng.normal(size=16000)} for _ in range(2)])
     losses = model.loss(batch)
-    assert set(losses) == {"action", "focus", "objects", "speech"}
+    assert set(losses) == {"action", "goal", "pixel", "objects", "speech"}
     assert all(torch.isfinite(v) for v in losses.values())
     assert isinstance(batch, Batch)

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from agent import checkpoint
-from agent.processor import FOCUS, OBJECTS, Processor
+from agent.processor import OBJECTS, Processor
 from agent.spec import ACTION, AUDIO, IMAGES, STATE, TASK, TIME, ActionSpec, Spec
 from agent.tokenizer import train_tokenizer
 
@@ -64,5 +64,7 @@ def tiny_sample(rng: np.random.Generator, decisions: int = 3, seconds: float = 2
     sample |= {IMAGES + name: rng.integers(0, 255, (decisions, 32, 32, 3), dtype=np.uint8) for name in ("front", "wrist")}
     if targets:
         sample |= {ACTION: rng.uniform(-1, 1, (decisions, 4, 5)), "action_weight": np.ones((decisions, 4)),
-                   FOCUS: rng.normal(size=(decisions, 3)), OBJECTS: rng.uniform(0, 1, (decisions, 10, 9))}
+                   OBJECTS: rng.uniform(0, 1, (decisions, 10, 9)), "queries": np.array([["red cube", ""]] * decisions),
+                   "goal": rng.normal(size=(decisions, 3, 3)), "goal_pixels": rng.uniform(-0.2, 1, (decisions, 3, 2, 2)),
+                   "goal_weight": np.array([[1.0, 1.0, 0.0]] * decisions)}
     return sample

@@ -18,10 +18,12 @@ from agent.processor import Processor
 from agent.spec import ACTION, STATE, Spec
 from agent.tokenizer import load_tokenizer, train_tokenizer
 from envs.tabletop.sound import Noise, mix
+from envs.tabletop.voice_bank import VoiceBank
 from training.data.corpus import tokenizer_text
 from training.data.demos import DemoReader
 from training.data.frame_cache import FrameCache
-from training.data.speech import Utterances
+from training.data.mixture import Mixture
+from training.data.speech import Utterances, bank_sentences
 from training.data.windows import DemoWindows, Dropout
 from training.train import Schedule, TrainError, Trainer
 
@@ -39,25 +41,37 @@ def train(cfg: Mapping[str, Any]) -> Path:
 
 
 def demos(cfg: Mapping[str, Any]) -> Trainer:
-    """Imitation of a LeRobotDataset v3, ours or from elsewhere."""
-    stage = cfg["stage"]
-    reader = DemoReader(cfg["data"])
-    model, tokenizer, config = start(cfg, reader.spec, [e.task for e in reader.episodes])
+    """Imitation of LeRobotDatasets v3, ours or from elsewhere; several of one robot, each with its share."""
+    folders = cfg["data"].split(",")
+    readers = [DemoReader(folder) for folder in folders]
+    different = [str(folder) for folder, reader in zip(folders, readers) if reader.spec != readers[0].spec]
+    if different:
+        raise TrainError(f"datasets of another robot than {folders[0]}: {', '.join(different)}")
+    model, tokenizer, config = start(cfg, readers[0].spec, [e.task for r in readers for e in r.episodes])
     if cfg["init"] is None or model.spec != checkpoint_spec(cfg["init"]):
-        fit_statistics(model, reader.columns())
+        fit_statistics(model, readers[0].columns())
     processor = Processor(model.spec, tokenizer, config["image_size"])
-    cache = FrameCache.build(reader, cfg["cache"] or Path(cfg["data"]) / "frames", config["image_size"])
-    data = DemoWindows(reader, cache, processor, model.horizon, stage["batch"], stage["decisions"], cfg["seed"],
-                       remix, Dropout(**stage["dropout"]))
-    return Trainer(model, config, tokenizer, data, schedule(cfg), cfg["out"])
+    windows = [windows_of(reader, folder, processor, model.horizon, cfg) for reader, folder in zip(readers, folders)]
+    shares = cfg["stage"]["shares"] or [reader.length for reader in readers]
+    return Trainer(model, config, tokenizer, Mixture(windows, shares), schedule(cfg), cfg["out"])
+
+
+def windows_of(reader: DemoReader, folder: str, processor: Processor, horizon: int, cfg: Mapping[str, Any]) -> DemoWindows:
+    stage = cfg["stage"]
+    cache = FrameCache.build(reader, Path(folder) / "frames", processor.image_size)
+    return DemoWindows(reader, cache, processor, horizon, stage["batch"], stage["decisions"], cfg["seed"], remix,
+                       Dropout(**stage["dropout"]), stage["queries"])
 
 
 def hearing(cfg: Mapping[str, Any]) -> Trainer:
-    """The speech recogniser of a model that exists (`init`), on utterances of a voice bank (`data`)."""
+    """The speech recogniser of a model that exists (`init`), on a voice bank in `data`, which is spoken if need be."""
     if cfg["init"] is None:
         raise TrainError("stage=hearing needs init=CHECKPOINT: the model whose recogniser is to be trained")
     model, processor, page = checkpoint.load(cfg["init"])
-    data = Utterances(cfg["data"], processor, cfg["stage"]["batch"], cfg["seed"])
+    stage = cfg["stage"]
+    sentences = bank_sentences(stage["sentences"], cfg["seed"])
+    VoiceBank.build(cfg["data"], sentences, "train", stage["voices"], cfg["seed"], cfg["threads"])
+    data = Utterances(cfg["data"], processor, stage["batch"], cfg["seed"])
     return Trainer(model, page["model"], processor.tokenizer, data, schedule(cfg), cfg["out"])
 
 

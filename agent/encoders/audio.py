@@ -1,6 +1,6 @@
 """Audio features and the causal audio encoder.
 
-Legend: B batch, n samples, C channels, F feature frames (100 a second), N memory tokens (5 a second).
+Legend: B batch, n samples, C channels, F feature frames, N memory tokens (5 a second).
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-HOP = 160  # samples, 10 ms at 16 kHz
-WINDOW = 512  # samples
+WINDOW = 512  # samples, 32 ms at 16 kHz
 LAGS = 32  # largest inter-channel lag that is kept, samples: 2 ms, a path difference of 0.69 m
 
 
@@ -35,17 +34,18 @@ class Features(nn.Module):
     first as a generalised cross-correlation with phase transform (GCC-PHAT, Knapp & Carter 1976) at lags of +-2 ms.
 
     Log-mel alone throws phase away, and with it the direction that two ears hear. Frame f reads the samples
-    [f HOP, f HOP + WINDOW): no padding, so F = (n - WINDOW) // HOP + 1.
+    [f hop, f hop + WINDOW): no padding, so F = (n - WINDOW) // hop + 1.
     """
 
-    def __init__(self, channels: int, bands: int = 32, sample_rate: int = 16000):
+    def __init__(self, channels: int, hop: int, bands: int = 32, sample_rate: int = 16000):
         super().__init__()
+        self.hop = hop
         self.size = channels * bands + (channels - 1) * (2 * LAGS + 1)
         self.register_buffer("window", torch.hann_window(WINDOW, periodic=False), persistent=False)
         self.register_buffer("filters", mel_filters(bands, WINDOW // 2 + 1, sample_rate), persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
-        frames = wave.transpose(1, 2).unfold(2, WINDOW, HOP) * self.window
+        frames = wave.transpose(1, 2).unfold(2, WINDOW, self.hop) * self.window
         spectrum = torch.fft.rfft(frames.float())  # B, C, F, bins
         power = spectrum.real.square() + spectrum.imag.square()
         logmel = _channels_last((torch.log(power @ self.filters + 1e-5) + 4.0) / 4.0)
@@ -71,16 +71,17 @@ class CausalAudioEncoder(nn.Module):
     with CONTEXT zeros.
     """
 
-    TOKEN = 20 * HOP  # samples a memory token
-    CONTEXT = 27 * HOP + WINDOW  # samples before it: what the valid convolutions below consume
+    HOP = 320  # samples, 20 ms at 16 kHz
+    TOKEN = 10 * HOP  # samples a memory token
+    CONTEXT = 15 * HOP + WINDOW  # samples before it: what the valid convolutions below consume
 
     def __init__(self, channels: int, sample_rate: int = 16000, bands: int = 32, hidden: int = 96, width: int = 128):
         super().__init__()
         self.width, self.channels = width, channels
-        self.features = Features(channels, bands, sample_rate)
+        self.features = Features(channels, self.HOP, bands, sample_rate)
         self.net = nn.Sequential(
             nn.Conv1d(self.features.size, hidden, 5), nn.SiLU(),
-            nn.Conv1d(hidden, hidden, 8, stride=4), nn.SiLU(),
+            nn.Conv1d(hidden, hidden, 4, stride=2), nn.SiLU(),
             nn.Conv1d(hidden, width, 10, stride=5), nn.SiLU(),
         )
         self.norm = nn.LayerNorm(width)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from agent.encoders.audio import HOP, WINDOW, Features
+from agent.encoders.audio import WINDOW, Features
 
+HOP = 160  # samples, 10 ms at 16 kHz
 BLANK = 0  # the CTC blank is the tokenizer's padding token
 
 
@@ -21,7 +22,7 @@ class SpeechEncoder(nn.Module):
 
     def __init__(self, vocabulary: int, width: int = 144, depth: int = 4, bands: int = 40, sample_rate: int = 16000):
         super().__init__()
-        self.features = Features(1, bands, sample_rate)
+        self.features = Features(1, HOP, bands, sample_rate)
         self.stem = nn.Sequential(
             nn.Conv1d(bands, width, 5, stride=2, padding=2), nn.SiLU(),
             nn.Conv1d(width, width, 5, stride=2, padding=2), nn.SiLU(),

@@ -121,6 +121,7 @@ class FlowMatching(nn.Module):
         self.place = nn.Parameter(0.02 * torch.randn(horizon, width))
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.condition = nn.Linear(condition_width, width)  # the output projector of the <act> token
+        self.lead = nn.Linear(condition_width, width)  # the same straight into the tokens
         self.expert = Expert(layers, heads, head_dim, width, feed)
         self.outlet = nn.Linear(width, action_size)
 
@@ -128,7 +129,8 @@ class FlowMatching(nn.Module):
         """x (B, N, H, A), t (B, N) -> (B, N, H, A)."""
         time = self.time(sine(t, self.place.shape[1]))
         condition = nn.functional.silu(time + self.condition(prefix.condition))
-        return self.outlet(self.expert(self.inlet(x) + self.place, condition, prefix))
+        tokens = self.inlet(x) + self.place + self.lead(prefix.condition)[:, :, None]
+        return self.outlet(self.expert(tokens, condition, prefix))
 
     def loss(self, prefix: Prefix, actions: Tensor, weight: Tensor) -> Tensor:
         """Mean squared error of the velocity over `draws` flow times; actions (B, N, H, A), weight (B, N, H) >= 0.

@@ -13,14 +13,14 @@ VOICE_STARTS = (0.2, 1.0)  # s
 
 
 class Ears:
-    """`heard_at` (s) is the end of the spoken instruction, 0 when there is none."""
+    """`heard_at` (s) is the end of the spoken instruction, 0 when there is none. utterance: words, or a recording (n,)."""
 
-    def __init__(self, rng: np.random.Generator, split: str, utterance: str | None):
+    def __init__(self, rng: np.random.Generator, split: str, utterance: str | np.ndarray | None):
         self.soundscape = Soundscape(MICROPHONES, SAMPLE_RATE, rng)
         self.heard_at = 0.0
         position, start = rng.uniform(*OPERATOR), rng.uniform(*VOICE_STARTS)
         if utterance is not None:
-            waveform = _spoken(utterance, rng, split)
+            waveform = _spoken(utterance, rng, split) if isinstance(utterance, str) else utterance
             self.soundscape.play(start, position, waveform, track="voice")
             self.heard_at = start + len(waveform) / SAMPLE_RATE
 

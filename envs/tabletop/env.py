@@ -5,6 +5,7 @@ Keys, units and frames are those of agent.spec. The observation at time t holds 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 from string import ascii_letters, digits
 
@@ -39,8 +40,9 @@ class TabletopEnv(gym.Env):
     """One task (or, with task=None, another one each episode) on one split.
 
     `instruct` says how the instruction comes: "text", "voice" (then obs["task"] stays ""), "both", or "mixed": one of
-    the three an episode. reset(options=...) takes "task", "instruct" and "perturb": kicks a second of the arm, which
-    replace the given action for a few steps.
+    the three an episode. reset(options=...) takes "task", "instruct", "perturb": kicks a second of the arm, which replace
+    the given action for a few steps; "instruction": other words for what the scene asks, and "utterance": a recording
+    of them, float32 (n,) at SAMPLE_RATE, that is played instead of a synthetic voice.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -78,6 +80,7 @@ class TabletopEnv(gym.Env):
             sample_rate=SAMPLE_RATE,
             force=("force_x", "force_y", "force_z") if force else (),
         )
+        self.policy_spec = replace(self.robot_spec, action=self._ee_delta)  # tool deltas, whatever `action` is
         bounds = np.array((self.robot_spec.action.low, self.robot_spec.action.high), np.float32)
         self.action_space = spaces.Box(*bounds)
         self.observation_space = self._observation_space()
@@ -104,10 +107,9 @@ class TabletopEnv(gym.Env):
         super().reset(seed=seed)
         options = options or {}
         for key in options:
-            _check("reset option", key, ("task", "instruct", "perturb"))
+            _check("reset option", key, ("task", "instruct", "perturb", "instruction", "utterance"))
         episode = seed if seed is not None else int(self.np_random.integers(2**31))
-        streams = np.random.default_rng([SPLITS.index(self.split), episode]).spawn(5)
-        scene_rng, words_rng, sound_rng, task_rng, self._kick_rng = streams
+        scene_rng, words_rng, sound_rng, task_rng, self._kick_rng = streams(self.split, episode)
         self.task = TASKS[self._task_of_episode(options, words_rng)]()
         self.world = World(self.task.scene(scene_rng, self.split), self.arm, self.robot_spec.control_hz)
         self._renderer = None
@@ -129,9 +131,11 @@ class TabletopEnv(gym.Env):
         way = _check("instruct", options.get("instruct", self.instruct), INSTRUCT)
         drawn = str(words_rng.choice(INSTRUCT[:3]))
         way = drawn if way == "mixed" else way
-        self.instruction = instruction(self.task, self.world.scene.words, words_rng, self.split)
+        own = instruction(self.task, self.world.scene.words, words_rng, self.split)
+        self.instruction = options.get("instruction", own)
         self._text = "" if way == "voice" else self.instruction
-        self._ears = Ears(sound_rng, self.split, None if way == "text" else self.instruction)
+        said = options.get("utterance", self.instruction)
+        self._ears = Ears(sound_rng, self.split, None if way == "text" else said)
         self.voice_end = self._ears.heard_at
         self.heard_at = 0.0 if self._text else self.voice_end
 
@@ -257,6 +261,11 @@ class TabletopEnv(gym.Env):
         for column, camera in zip((5, 7), CAMERAS):
             rows[: len(items), column : column + 2] = project(world.model, world.data, camera, points)
         return rows
+
+
+def streams(split: str, seed: int) -> list[np.random.Generator]:
+    """All that is random in an episode: for scene, words, sound, task and kicks. One seed is another scene in each split."""
+    return np.random.default_rng([SPLITS.index(split), seed]).spawn(5)
 
 
 def _check(what: str, value, allowed: tuple):

@@ -14,7 +14,7 @@ from scipy.signal import lfilter
 
 from envs.tabletop.waveforms import SAMPLE_RATE, beep, buzzer, modal_impact, rattle
 
-__all__ = ["MICROPHONES", "SAMPLE_RATE", "SPEECH_RMS", "TRACKS", "Noise", "Soundscape", "beep", "buzzer", "mix", "rattle"]
+__all__ = ["MICROPHONES", "SAMPLE_RATE", "SPEECH_RMS", "Noise", "Soundscape", "beep", "buzzer", "mix", "rattle"]
 
 MICROPHONES = ((0.20, 0.30, 0.20), (0.20, -0.30, 0.20))  # left, right
 TRACKS = ("world", "voice")

@@ -103,8 +103,8 @@ def rattle(rng: np.random.Generator, seconds: float, shaking: float, material: s
     n = round(seconds * SAMPLE_RATE)
     starts = rng.integers(0, n, rng.poisson(60.0 * np.clip(shaking, 0, 1) * seconds))
     knocks = [modal_impact(rng, material, "plastic", 0.04 * shaking * rng.uniform(0.2, 1.0)) for _ in starts]
-    out = np.zeros(max([n, *(s + len(k) for s, k in zip(starts, knocks))]), np.float32)
-    for start, knock in zip(starts, knocks):
+    out = np.zeros(max([n, *(s + len(k) for s, k in zip(starts, knocks, strict=True))]), np.float32)
+    for start, knock in zip(starts, knocks, strict=True):
         out[start : start + len(knock)] += knock
     return out
 

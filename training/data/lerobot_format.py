@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +48,17 @@ def place(number: int) -> dict[str, int]:
 
 def number(chunk_index: int, file_index: int) -> int:
     return chunk_index * CHUNK_SIZE + file_index
+
+
+def numbered(root: Path, pattern: str, **fixed) -> list[Path]:
+    """The files that fit a path pattern, in their order."""
+    return sorted(root.glob(pattern.format(**{"chunk_index": 0, "file_index": 0} | fixed)
+                            .replace("chunk-000/file-000", "chunk-*/file-*")))
+
+
+def whole(fps: float) -> int | float:
+    """LeRobot counts whole frames a second where it can."""
+    return int(fps) if float(fps).is_integer() else float(fps)
 
 
 # ---- files, each written whole or not at all
@@ -122,7 +134,7 @@ def tasks_table(tasks: list[str]) -> pa.Table:
 def task_names(table: pa.Table) -> list[str]:
     """Instructions by task_index, from a tasks table of ours or of LeRobot's, whatever its text column is called."""
     text = next(name for name in table.column_names if name != "task_index")
-    rows = sorted(zip(table["task_index"].to_pylist(), table[text].to_pylist()))
+    rows = sorted(zip(table["task_index"].to_pylist(), table[text].to_pylist(), strict=True))
     return [task for _, task in rows]
 
 
@@ -134,7 +146,7 @@ def statistics(values: np.ndarray) -> dict[str, list]:
     values = np.asarray(values, np.float64).reshape(len(values), -1)
     spread = np.quantile(values, list(QUANTILES.values()), axis=0)
     out = {"min": values.min(0), "max": values.max(0), "mean": values.mean(0), "std": values.std(0)}
-    out |= dict(zip(QUANTILES, spread))
+    out |= dict(zip(QUANTILES, spread, strict=True))
     return {name: value.tolist() for name, value in out.items()} | {"count": [len(values)]}
 
 

@@ -5,15 +5,19 @@ Frame n of a file stands at n / fps seconds. Groups of two pictures and no B-fra
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Iterable, Iterator
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
-CODEC, PIXELS, TICKS = "libx264", "yuv420p", 1 << 9  # ticks of the clock a frame
+CODEC, PIXELS, TICKS = "libx264", "yuv420p", 512  # ticks of the clock a frame
 OPTIONS = {"crf": "18", "preset": "veryfast", "g": "2", "bf": "0"}
+
+
+ReadError = av.error.FFmpegError  # what decoding a damaged file raises
 
 
 class VideoError(ValueError):
@@ -63,6 +67,7 @@ def _copy_packets(file, out, stream, first: int, clock: Fraction) -> int:
 
 def decode(path: Path, fps: float, first: int = 0, stop: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
     """(frame number, (H, W, 3) uint8 RGB) of the frames first <= n < stop that the file holds, in order."""
+    convert = VideoReformatter()  # one for all frames: making one takes longer than using it
     with opened(path) as file:
         stream = file.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -73,14 +78,14 @@ def decode(path: Path, fps: float, first: int = 0, stop: int | None = None) -> I
             if stop is not None and number >= stop:
                 return
             if number >= first:
-                yield number, frame.to_ndarray(format="rgb24")
+                yield number, convert.reformat(frame, format="rgb24").to_ndarray()
 
 
 def opened(path: Path):
     """An open container with a video stream in it. Raises VideoError."""
     try:
         file = av.open(str(path))
-    except (av.error.FFmpegError, OSError) as error:
+    except (ReadError, OSError) as error:
         raise VideoError(f"{path}: cannot be opened as a video ({error})") from error
     if not file.streams.video:
         file.close()

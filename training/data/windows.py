@@ -9,12 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agent.processor import FOCUS, OBJECTS, Batch, Processor
+from agent.grounding import COLUMNS
+from agent.processor import OBJECTS, Batch, Processor
 from agent.spec import ACTION, AUDIO, IMAGES, STATE, TASK, TIME
+from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES
 from training.data.demos import DemoReader
 from training.data.frame_cache import FrameCache
 
-SURPRISE, HEARD = "annotation.surprise", "annotation.heard"
+SURPRISE, HEARD, FOCUS = "annotation.surprise", "annotation.heard", "annotation.focus"
+WAITING = 0.5  # share at which frames before the instruction is known are drawn
+IDLE = 0.35  # weight of a frame in which nothing is done; 1 more where the first two actions are a quarter or more
+NEAR = 0.06  # m: the expert goes for the object whose centre is nearer to its focus than this
 
 
 def foreseen(surprise: np.ndarray, start: int, horizon: int) -> int:
@@ -41,13 +46,13 @@ class DemoWindows:
     """An endless, random-access stream of batches of demonstrations.
 
     batch: samples a batch; decisions: K, drawn at random from one episode each. `mixer` turns an episode's sound tracks
-    into what the agent heard: (tracks, rng) -> (n, C).
+    into what the agent heard: (tracks, rng) -> (n, C). queries: things in each view that are asked for, where labels are.
     """
 
     def __init__(self, reader: DemoReader, cache: FrameCache, processor: Processor, horizon: int, batch: int = 16,
-                 decisions: int = 4, seed: int = 0, mixer=None, dropout: Dropout | None = None):
+                 decisions: int = 4, seed: int = 0, mixer=None, dropout: Dropout | None = None, queries: int = 4):
         self.reader, self.cache, self.processor, self.horizon = reader, cache, processor, horizon
-        self.batch, self.decisions, self.seed, self.mixer = batch, decisions, seed, mixer
+        self.batch, self.decisions, self.seed, self.mixer, self.queries = batch, decisions, seed, mixer, queries
         self.dropout = dropout or Dropout()
         self.columns = reader.columns()
         lengths = np.array([e.length for e in reader.episodes])
@@ -55,27 +60,62 @@ class DemoWindows:
 
     def __getitem__(self, n: int) -> Batch:
         rng = np.random.default_rng([self.seed, n])
-        episodes = rng.choice(len(self.chances), self.batch, p=self.chances)
-        batch = self.processor([self.sample(int(e), rng) for e in episodes])
+        return self.collate([self.draw(rng) for _ in range(self.batch)], rng)
+
+    def draw(self, rng: np.random.Generator) -> dict:
+        return self.sample(int(rng.choice(len(self.chances), p=self.chances)), rng)
+
+    def collate(self, samples: list[dict], rng: np.random.Generator) -> Batch:
+        batch = self.processor(samples)
         for name, chance in vars(self.dropout).items():
-            batch.absent[name] = _draw(rng, self.batch, chance)
+            batch.absent[name] = _draw(rng, len(samples), chance)
         return batch
 
     def sample(self, episode: int, rng: np.random.Generator) -> dict:
         info = self.reader.episodes[episode]
-        steps = np.sort(rng.integers(0, info.length, self.decisions))
+        steps = np.sort(rng.choice(info.length, self.decisions, p=self.chances_within(info)))
         rows = info.start + steps
         out = {TASK: info.task, TIME: steps / self.reader.fps, STATE: self.columns[STATE][rows]}
         out |= {IMAGES + name: self.cache.frames(IMAGES + name, rows) for name in self.processor.spec.cameras}
         out |= self.targets(info, steps)
-        for key in (FOCUS, OBJECTS):
-            if key in self.columns:
-                out[key] = self.columns[key][rows]
         if HEARD in self.columns:
             out["known"] = self.columns[HEARD][rows].astype(bool).reshape(-1)
+        if FOCUS in self.columns and OBJECTS in self.columns:
+            out |= self.labels(rows, out["known"], rng)
         if self.mixer is not None and info.tracks is not None:
             out[AUDIO] = self.mixer(self.reader.audio(episode), rng)
         return out
+
+    def chances_within(self, info) -> np.ndarray:
+        """Of each frame of an episode to be a decision. Most frames of a demonstration hold little to learn: the tool
+        waits, or comes down where it is aligned already. Those in which much is done are drawn more often."""
+        rows = slice(info.start, info.start + info.length)
+        weight = IDLE + np.minimum(1.0, 4.0 * np.abs(self.columns[ACTION][rows, :2]).max(1))
+        if HEARD in self.columns:
+            weight[~self.columns[HEARD][rows].astype(bool).reshape(-1)] *= WAITING
+        return weight / weight.sum()
+
+    def labels(self, rows: np.ndarray, known: np.ndarray, rng: np.random.Generator) -> dict:
+        """What the simulator knows of these rows: objects, queries for some of them, and where all asks point."""
+        objects, focus = self.columns[OBJECTS][rows], self.columns[FOCUS][rows]
+        away = np.linalg.norm(objects[..., 2:5] - focus[:, None], axis=-1) + 10.0 * (objects[..., 0] < 0)
+        aim = np.where(away.min(1) < NEAR, away.argmin(1), -1)
+        order = rng.permuted(np.broadcast_to(np.arange(objects.shape[1]), objects.shape[:2]), axis=1)
+        there = np.take_along_axis(objects[..., 0] >= 0, order, 1)
+        order = np.take_along_axis(order, np.argsort(~there, axis=1, kind="stable"), 1)[:, : self.queries]
+        chosen = np.concatenate([aim[:, None], order], 1)
+        rows_of = np.take_along_axis(objects, np.maximum(chosen, 0)[..., None], 1)
+        goal, pixels = rows_of[..., 2:5].copy(), self.pixels(rows_of)
+        goal[:, 0], pixels[aim < 0, 0] = focus, -1.0
+        weight = (rows_of[..., 0] >= 0).astype(np.float32)
+        weight[:, 0] = known
+        names = [[name_of(thing) for thing in things[1:]] for things in rows_of]
+        return {OBJECTS: objects, "queries": np.array(names), "goal": goal, "goal_pixels": pixels, "goal_weight": weight}
+
+    def pixels(self, objects: np.ndarray) -> np.ndarray:
+        """Object rows (..., 9) -> where their centres are in each camera (..., C, 2)."""
+        columns = [COLUMNS[name] for name in self.processor.spec.cameras]
+        return np.stack([objects[..., c : c + 2] for c in columns], -2)
 
     def targets(self, info, steps: np.ndarray) -> dict:
         """Chunks (K, H, A) and weights (K, H). Behind what could be foreseen the last foreseen action is repeated with
@@ -87,6 +127,11 @@ class DemoWindows:
         index = np.arange(self.horizon)
         rows = info.start + steps[:, None] + np.minimum(index, counts - 1)
         return {ACTION: self.columns[ACTION][rows], "action_weight": (index < counts).astype(np.float32)}
+
+
+def name_of(thing: np.ndarray) -> str:
+    """An object row (9,) -> "red cube"; "" for an unused row."""
+    return f"{COLOUR_NAMES[int(thing[1])]} {KIND_NAMES[int(thing[0])]}" if thing[0] >= 0 else ""
 
 
 def _draw(rng: np.random.Generator, count: int, chance: float):

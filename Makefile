@@ -1,0 +1,52 @@
+# make demo    set up, then ten episodes with the shipped weights and a page: outputs/demo/report.html
+# make test    set up, then the tests; ARGS="-k report" goes to pytest
+# make setup   .venv, the Python packages, and what rendering needs where it may be installed
+#
+# PYTHON       the interpreter that .venv is made with, 3.10 to 3.13
+# TORCH        the PyTorch to install; without it the CPU build. With a GPU:  make setup TORCH=torch
+# TORCH_INDEX  one more package index for it, such as https://download.pytorch.org/whl/cu128
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ifeq ($(origin TORCH),undefined)
+TORCH       := torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+else
+.PHONY: $(VENV)/torch
+endif
+
+.PHONY: demo test setup clean
+
+demo: setup
+	$(BIN)/soma demo
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml $(VENV)/torch
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	@sh .ci/system $(BIN)/python
+	@touch $@
+
+# An index that cannot be reached is left out: pip would wait for it again and again, and go on without it in the end.
+$(VENV)/torch: | $(BIN)/python
+	@index="$(TORCH_INDEX)"; \
+	if [ -n "$$index" ] && ! $(BIN)/python -c "import sys, urllib.request; \
+	urllib.request.urlopen(sys.argv[1] + '/torch/', timeout=10)" "$$index" 2>/dev/null; then \
+		echo "$$index cannot be reached: $(TORCH) comes from pip's own index"; index=; \
+	fi; \
+	echo "installing $(TORCH) (some hundred megabytes)"; \
+	$(BIN)/python -m pip install --quiet "$(TORCH)" $${index:+--extra-index-url "$$index"}
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(not (3, 10) <= v <= (3, 13))" \
+	|| { echo "Python 3.10 to 3.13 is needed, $(PYTHON) is `$(PYTHON) --version 2>&1`: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make virtual environments: apt-get install python3-venv"; exit 1; }
+
+clean:
+	rm -rf $(VENV) *.egg-info build dist

@@ -1,0 +1,171 @@
+"""The operator's voices: espeak-ng through its PyPI loader, and a second synthesiser, flite, which is never trained on.
+
+Speech comes as float32 mono at SAMPLE_RATE, at the level of SPEECH_RMS, without silence at its ends. The same text and
+voice give the same samples whatever was spoken before, in any process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import shutil
+import subprocess
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.io import wavfile
+from scipy.signal import resample_poly
+
+from envs.tabletop.sound import SAMPLE_RATE, SPEECH_RMS
+
+ENGINES = {"espeak": "the Python package espeakng-loader", "flite": "the system package flite (apt-get install flite)"}
+NORMAL_SPEED = 170.0  # words a minute
+FRAME = 80  # samples, 5 ms
+
+# espeak-ng's variants without whispers, monsters and robots, two that crackle (klatt, klatt2), two that draw noise from
+# the C library (caleb, Reed), and one that is as good as another (steph3)
+_TRAIN_VARIANTS = tuple(
+    "Alicia,Andrea,Andy,Diogo,Henrique,Hugo,Jacky,Marco,Mario,Mike,Mr serious,Nguyen,RicishayMax,RicishayMax2,"
+    "RicishayMax3,adam,anika,announcer,antonio,benjamin,boris,david,ed,edward,edward2,f1,f2,f3,f5,grandma,grandpa,gustave,ian,iven,"
+    "iven2,iven3,iven4,john,kaukovalta,klatt3,klatt4,klatt5,klatt6,linda,m1,m3,m4,m6,m8,marcelo,max,michel,"
+    "mike2,norbert,pablo,pedro,rob,sandro,shelby,victor,zac".split(",")
+)
+_NEW_VARIANTS = tuple(
+    "Annie,aunty,belinda,f4,steph,steph2,"
+    "Alex,Denis,Gene,Gene2,Lee,Michael,m2,m5,m7,miguel,paul,quincy,robert,travis".split(",")
+)
+_NEW_ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland")
+_TRAIN_ACCENTS = (*_NEW_ACCENTS, "en-us", "en-us-nyc", "en-gb-x-gbclan", "en-gb-x-gbcwmd")
+_FLITE_VOICES = ("kal16", "awb", "rms", "slt")
+
+
+@dataclass(frozen=True)
+class Voice:
+    """name: of espeak "accent+variant" ("en-us+f3"), of flite one of its voices ("slt"). speed: words a minute. pitch
+    and range: espeak's own scales 0..99, 50 is the variant's own; flite's voices have theirs fixed."""
+
+    engine: str
+    name: str
+    speed: float = NORMAL_SPEED
+    pitch: int = 50
+    range: int = 50
+
+
+def draw_voice(rng: np.random.Generator, split: str) -> Voice:
+    """In split new_voices one that was never trained on, every other time from flite; otherwise one for training."""
+    if split != "new_voices":
+        name = f"{rng.choice(_TRAIN_ACCENTS)}+{rng.choice(_TRAIN_VARIANTS)}"
+        return Voice("espeak", name, rng.uniform(130, 210), int(rng.integers(30, 71)), int(rng.integers(30, 81)))
+    if rng.random() < 0.5:
+        return Voice("flite", str(rng.choice(_FLITE_VOICES)), rng.uniform(140, 200))
+    name = f"{rng.choice(_NEW_ACCENTS)}+{rng.choice(_NEW_VARIANTS)}"
+    return Voice("espeak", name, rng.uniform(140, 200), int(rng.integers(35, 66)), int(rng.integers(35, 76)))
+
+
+def available_engines() -> tuple[str, ...]:
+    """Those of ENGINES that this machine has."""
+    found = {"espeak": importlib.util.find_spec("espeakng_loader"), "flite": shutil.which("flite")}
+    return tuple(engine for engine in ENGINES if found[engine])
+
+
+def speak(text: str, voice: Voice) -> np.ndarray:
+    """(n,). Raises ValueError for an unknown engine or voice, RuntimeError naming the package that is not installed."""
+    if voice.engine not in ENGINES:
+        raise ValueError(f"engine {voice.engine!r}: allowed are {', '.join(ENGINES)}")
+    if voice.engine not in available_engines():
+        raise RuntimeError(f"the voice {voice.name!r} needs {ENGINES[voice.engine]}, which is not installed")
+    rate, samples = (_espeak if voice.engine == "espeak" else _flite)(text, voice)
+    if not np.any(samples):
+        raise ValueError(f"{text!r}: there is nothing to be spoken in it")
+    common = np.gcd(SAMPLE_RATE, rate)
+    return _levelled(_trimmed(resample_poly(samples / 32768.0, SAMPLE_RATE // common, rate // common)))
+
+
+def _frame_rms(wave: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.mean(wave[: len(wave) // FRAME * FRAME].reshape(-1, FRAME) ** 2, axis=1))
+
+
+def _trimmed(wave: np.ndarray) -> np.ndarray:
+    """Without what is 45 dB under the loudest frame at either end, but for 10 ms, which fade."""
+    level = _frame_rms(np.append(wave, np.zeros(FRAME)))
+    loud = np.flatnonzero(level > level.max() * 10 ** (-45 / 20)) * FRAME
+    wave = wave[max(loud[0] - 2 * FRAME, 0) : loud[-1] + 3 * FRAME].copy()
+    ramp = np.linspace(0, 1, FRAME)
+    wave[:FRAME] *= ramp
+    wave[-FRAME:] *= ramp[::-1]
+    return wave
+
+
+def _levelled(wave: np.ndarray) -> np.ndarray:
+    """At SPEECH_RMS, measured where there is speech: in the frames that are within 30 dB of the loudest."""
+    level = _frame_rms(wave)
+    active = level[level > level.max() * 10 ** (-30 / 20)]
+    return np.clip(wave * SPEECH_RMS / np.sqrt(np.mean(active**2)), -1, 1).astype(np.float32)
+
+
+# ---- espeak-ng
+
+_RETRIEVE, _UTF8 = 2, 1  # AUDIO_OUTPUT_SYNCHRONOUS; text encoding (speak_lib.h)
+_PARAMETERS = {"speed": 1, "pitch": 3, "range": 4}
+_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+_one_at_a_time = threading.Lock()
+
+
+def _espeak(text: str, voice: Voice) -> tuple[int, np.ndarray]:
+    """The library keeps traces of what it has spoken in its static variables: it is loaded afresh each time (about
+    3 ms), and its noise is seeded."""
+    import espeakng_loader
+
+    data, (_, _, variant) = Path(espeakng_loader.get_data_path()), voice.name.partition("+")
+    if variant and not (data / "voices" / "!v" / variant).is_file():  # espeak-ng would take another one
+        raise ValueError(f"espeak-ng has no voice {voice.name!r}: no variant {variant!r}; names are like 'en-us+f3'")
+    blocks: list[np.ndarray] = []
+
+    def keep(samples, n, events):
+        if n > 0:
+            blocks.append(np.ctypeslib.as_array(samples, (n,)).copy())
+        return 0
+
+    callback = _CALLBACK(keep)
+    with _one_at_a_time, _fresh(espeakng_loader.get_library_path()) as library:
+        rate = library.espeak_Initialize(_RETRIEVE, 0, str(data).encode(), 0)
+        library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+        library.espeak_SetSynthCallback(callback)
+        if library.espeak_SetVoiceByName(voice.name.encode()):
+            raise ValueError(f"espeak-ng has no voice {voice.name!r}: no such accent; names are like 'en-us+f3'")
+        for name, number in _PARAMETERS.items():
+            library.espeak_SetParameter(number, round(getattr(voice, name)), 0)
+        spoken = text.encode()
+        library.espeak_Synth(spoken, ctypes.c_size_t(len(spoken) + 1), 0, 1, 0, _UTF8, None, None)
+        library.espeak_Synchronize()
+        library.espeak_Terminate()
+    return rate, np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
+
+
+class _fresh:
+    """A shared library that is unloaded at the end, and its static variables with it."""
+
+    def __init__(self, path):
+        self.library = ctypes.CDLL(str(path))
+
+    def __enter__(self) -> ctypes.CDLL:
+        return self.library
+
+    def __exit__(self, *_):
+        ctypes.CDLL(None).dlclose(ctypes.c_void_p(self.library._handle))
+
+
+# ---- flite
+
+
+def _flite(text: str, voice: Voice) -> tuple[int, np.ndarray]:
+    if voice.name not in _FLITE_VOICES:
+        raise ValueError(f"flite voice {voice.name!r}: allowed are {', '.join(_FLITE_VOICES)}")
+    stretch = f"duration_stretch={NORMAL_SPEED / voice.speed:.3f}"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "speech.wav"
+        subprocess.run(["flite", "-voice", voice.name, "--setf", stretch, "-t", text, "-o", str(file)], check=True)
+        return wavfile.read(file)

@@ -1,0 +1,141 @@
+"""Playing chunks by time: what an environment or a robot is commanded now, of what policies decided earlier."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from agent.spec import ActionSpec, Chunk, SpecError
+from envs.arm import Arm, JointState, JointTrajectory, plan
+
+MEMORY = 100  # control steps for which commands are remembered: no chunk may come later than that
+INSTANT = 1e-6  # s: stamps closer than this are one
+
+
+class ChunkPlayer(Protocol):
+    """push(chunk, now) takes over from what was played; action(now) is for the control period that begins at `now`."""
+
+    def push(self, chunk: Chunk, now: float) -> None: ...
+
+    def action(self, now: float) -> np.ndarray: ...
+
+
+def player_for(world, blend: float = 0.0) -> ChunkPlayer:
+    """The player that fits an environment: joint trajectories for one that has an arm and takes joint targets."""
+    spec = world.robot_spec
+    if spec.action.kind == "joint_position" and hasattr(world, "policy_spec"):
+        return JointPlayer(world.arm, world.policy_spec.action, spec.control_hz, lambda: world.command, blend)
+    return NativePlayer(spec.action, spec.control_hz)
+
+
+@dataclass(frozen=True)
+class Fade:
+    """One trajectory passing into the next within `seconds` from `since`, linearly in joint space."""
+
+    old: JointTrajectory | Fade
+    new: JointTrajectory
+    since: float
+    seconds: float
+
+    @property
+    def end(self) -> float:
+        return self.new.end
+
+    def at(self, t: float) -> tuple[np.ndarray, float]:
+        """Joint angles (7,), and the opening that the new trajectory says: a grasp is not blended."""
+        q, opening = self.new.at(t)
+        if t >= self.since + self.seconds:
+            return q, opening
+        before, share = self.old.at(t)[0], max(0.0, (t - self.since) / self.seconds)
+        return before + share * (q - before), opening
+
+
+class JointPlayer:
+    """Chunks as absolute joint trajectories, each anchored at what was commanded at its observation's stamp.
+
+    `command` reads the robot's last commanded joint state, whose stamp is the time for which it was commanded: a robot
+    that was told something else meanwhile (a safety stop, a push) is followed. A new trajectory fades in over the part
+    that it shares with the one before, for `blend` seconds at most; one that comes late and would jump, for `blend`
+    seconds. A chunk that has run out holds its last point.
+    """
+
+    def __init__(self, arm: Arm, action: ActionSpec, hz: float, command: Callable[[], JointState], blend: float = 0.0):
+        self.arm, self.kind, self.period, self.command, self.blend = arm, action, 1.0 / hz, command, blend
+        self.commands: deque[JointState] = deque([command()], MEMORY)
+        self.playing: JointTrajectory | Fade | None = None
+
+    def push(self, chunk: Chunk, now: float) -> None:
+        """Raises SpecError for a chunk of another shape, or with NaN."""
+        trajectory = plan(chunk, self.kind, self.arm, self.commanded(chunk.stamp))
+        old = _hold(self.commands[-1]) if self.playing is None else _settled(self.playing, now)
+        seconds = self._fade_time(old, trajectory, now)
+        self.playing = Fade(old, trajectory, now, seconds) if seconds > INSTANT else trajectory
+
+    def _fade_time(self, old, new, now: float) -> float:
+        jumps = np.abs(old.at(now)[0] - new.at(now)[0]).max() > 1e-6
+        return self.blend if jumps else min(self.blend, old.end - now)
+
+    def commanded(self, stamp: float) -> JointState:
+        """What was commanded last for `stamp` or before it."""
+        self._note()
+        known = [command for command in self.commands if command.stamp <= stamp + INSTANT]
+        return replace((known or self.commands)[-1 if known else 0], stamp=stamp)
+
+    def _note(self) -> None:
+        command = self.command()
+        if command.stamp > self.commands[-1].stamp + INSTANT:
+            self.commands.append(command)
+
+    def action(self, now: float) -> np.ndarray:
+        """Joint targets and opening (8,) for now + period; the last command where nothing has been decided yet."""
+        self._note()
+        last = self.commands[-1]
+        q, opening = (last.position, last.opening) if self.playing is None else self.playing.at(now + self.period)
+        return np.append(q, opening)
+
+
+def _hold(command: JointState) -> JointTrajectory:
+    """Staying at a command."""
+    return JointTrajectory(command, np.array([command.stamp]), command.position[None], np.array([command.opening]))
+
+
+def _settled(playing, now: float):
+    """What still matters of a trajectory from `now` on: a fade that is over is its new trajectory."""
+    over = isinstance(playing, Fade) and now >= playing.since + playing.seconds
+    return playing.new if over else playing
+
+
+class NativePlayer:
+    """Actions go to the environment untouched, chosen by time."""
+
+    def __init__(self, action: ActionSpec, hz: float):
+        self.kind, self.hz, self.chunk = action, hz, None
+
+    def push(self, chunk: Chunk, now: float) -> None:
+        """Raises SpecError for a chunk of another shape, or with NaN."""
+        actions = np.asarray(chunk.actions)
+        if actions.ndim != 2 or actions.shape[1] != self.kind.size or len(actions) == 0:
+            raise SpecError(f"chunk of shape {actions.shape}: (T, {self.kind.size}) with T >= 1 is needed")
+        if not np.isfinite(actions).all():
+            raise SpecError("chunk holds NaN or infinite actions")
+        self.chunk = chunk
+
+    def action(self, now: float) -> np.ndarray:
+        """(A,) for the period that begins at now; rest where nothing is decided yet and where a chunk has run out."""
+        index = int(np.floor((now - self.chunk.stamp) * self.chunk.hz + 1e-4)) if self.chunk else 0
+        if self.chunk is None:
+            action = np.zeros(self.kind.size)
+        elif index >= len(self.chunk.actions):
+            action = rest(self.kind, self.chunk.actions[-1])
+        else:
+            action = self.chunk.actions[max(index, 0)]
+        return np.clip(action, self.kind.low, self.kind.high).astype(np.float32)
+
+
+def rest(kind: ActionSpec, last: np.ndarray) -> np.ndarray:
+    """The action (A,) that stays where `last` led: no delta and the gripper as it was; other kinds repeat the last."""
+    return np.append(np.zeros(kind.size - 1), last[-1]) if kind.kind == "ee_delta" else np.asarray(last)

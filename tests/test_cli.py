@@ -1,0 +1,186 @@
+"""The command `soma`: what is asked is understood, mistakes are answered with what is allowed, every YAML composes."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+
+from envs.tabletop.env import TabletopEnv
+from envs.tabletop.tasks import TASKS
+from envs.tabletop.words import instruction
+from training import cli, demo, doctor, phrases, settings
+from training.settings import SettingsError, compose
+
+
+def said(capsys, *words):
+    status = cli.main(words)
+    return status, capsys.readouterr()
+
+
+@pytest.mark.parametrize("verb", cli.ORDER)
+def test_every_verb_is_explained_and_composes(verb, capsys):
+    status, page = said(capsys, verb, "--help")
+    assert status == 0 and settings.heading(verb) in page.out
+    assert all(key.comment and f"{key.name}={key.default}" in page.out for key in settings.keys(verb))
+    examples = re.findall(rf"^ +(soma {verb}.*)$", settings.heading(verb), re.M)
+    assert examples and set(compose(verb, [])) == {k.name for k in settings.keys(verb)} | set(settings.groups(verb))
+
+
+def examples():
+    lines = [line for verb in cli.ORDER for line in settings.heading(verb).splitlines()]
+    return [line.strip().split("   ")[0] for line in lines if line.startswith("  soma")]  # and no remark behind
+
+
+@pytest.mark.parametrize("example", examples())
+def test_the_examples_of_the_help_compose(example):
+    import shlex
+
+    _, verb, *words = shlex.split(example)
+    assert compose(verb, cli.positional(verb, words))
+
+
+def choices():
+    groups = [(verb, group, names) for verb in cli.ORDER for group, (_, names) in settings.groups(verb).items()]
+    return [(verb, group, name) for verb, group, names in groups for name in names]
+
+
+@pytest.mark.parametrize("verb, group, choice", choices())
+def test_every_choice_of_every_group_composes(verb, group, choice):
+    own = yaml.safe_load((settings.CONFIGS / group / f"{choice}.yaml").read_text())
+    assert compose(verb, [f"{group}={choice}"])[group].keys() == own.keys()
+
+
+def test_verbs_yaml_and_code_agree():
+    assert set(settings.verbs()) == set(cli.ORDER) == set(cli.VERBS)
+
+
+def test_the_overview_names_every_verb(capsys):
+    status, page = said(capsys, "--help")
+    assert status == 0 and all(re.search(rf"^  {verb} +\S", page.out, re.M) for verb in cli.ORDER)
+
+
+# ---- mistakes
+
+
+MISTAKES = [
+    (["evl"], ["'evl'", "mean eval", "demo, run"]),
+    (["eval", "epsodes=3"], ["'epsodes'", "mean episodes", "instruct"]),
+    (["eval", "episodes=many"], ["episodes=many", "whole number"]),
+    (["eval", "mute=perhaps"], ["mute=perhaps", "true or false"]),
+    (["eval", "blend=x"], ["blend=x", "a number"]),
+    (["train", "stage=demo"], ["'demo'", "mean demos"]),
+    (["train", "stage.schedule.step=3"], ["mean stage.schedule.steps"]),
+    (["eval", "twenty"], ["'twenty'", "key=value"]),
+    (["eval", "--fast"], ["'--fast'", "--show"]),
+    (["eval", "split=new_scene"], ["'new_scene'", "mean new_scenes"]),
+    (["eval", "tasks=reach,pickup"], ["'pickup'", "mean pick_up"]),
+    (["eval", "instruct=tex"], ["mean text"]),
+    (["eval", "shard=3"], ["INDEX/COUNT"]),
+    (["eval", "policy=expert", "blind=true", "out=OUT"], ["policy=expert"]),
+    (["report", "dir=OUT"], ["protocol.json is missing"]),
+    (["data", "chek", "OUT"], ["'chek'", "mean check"]),
+    (["run", "task=make me a coffee", "policy=random"], ["make me a coffee", "pick up"]),
+    (["run", "audio=nowhere.wav", "policy=random"], ["nowhere.wav", "no such file"]),
+]
+
+
+@pytest.mark.parametrize("words, expected", MISTAKES)
+def test_a_mistake_is_answered_in_one_message(words, expected, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, page = said(capsys, *(word.replace("OUT", str(tmp_path)) for word in words))
+    assert status == 2 and "Traceback" not in page.err
+    assert page.err.startswith("soma: ") and all(part in page.err for part in expected), page.err
+
+
+def test_our_own_faults_keep_their_traceback(monkeypatch):
+    monkeypatch.setitem(cli.VERBS, "doctor", lambda cfg: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["doctor"])
+
+
+# ---- settings
+
+
+@pytest.mark.parametrize("text", ["put the \"red\" cube, in (the) bowl? it's {there}", "a=b", "null and void", " x"])
+def test_an_instruction_arrives_as_it_was_typed(text):
+    assert compose("run", [f"task={text}"])["task"] == text
+
+
+def test_values_keep_the_type_of_their_default():
+    words = ["episodes=3", "tasks=reach,pick_up", "out=7", "blend=1", "mute=true", "env.kwargs.depth=true"]
+    config = compose("eval", words)
+    assert (config["episodes"], config["tasks"], config["out"], config["mute"]) == (3, ["reach", "pick_up"], "7", True)
+    assert config["blend"] == 1 and config["env"]["kwargs"] == {"depth": True}
+    assert compose("eval", ["tasks=[reach]"])["tasks"] == ["reach"] == compose("eval", ["tasks=reach"])["tasks"]
+    assert compose("train", ["+stage.schedule.clip=0.5"])["stage"]["schedule"]["clip"] == 0.5
+
+
+def test_help_and_mistakes_are_quick():
+    """They load neither torch nor MuJoCo."""
+    code = ("import sys; from training.cli import main; main(['--help']); main(['eval', '--help']); "
+            "main(['eval', 'x=1']); print(sorted({'torch', 'mujoco', 'transformers', 'gymnasium'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+# ---- from words to a scene
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("split", ["train", "new_phrasings"])
+def test_every_phrasing_is_understood(name, split):
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        scene = TASKS[name]().scene(rng, split)
+        task, words = phrases.understand(instruction(TASKS[name], scene.words, rng, split))
+        assert task == name and words == scene.words
+
+
+def test_words_find_the_scene_that_the_environment_then_sets_up():
+    task, words = phrases.understand("Put the red cube in the blue bowl")
+    seed = phrases.find_scene(task, words, "new_scenes", 0)
+    env = TabletopEnv(split="new_scenes", lazy_images=True)
+    env.reset(seed=seed, options={"task": task, "instruction": "put it there"})
+    assert env.world.scene.words == words and env.instruction == "put it there"
+
+
+def test_a_scene_that_does_not_exist_is_said(monkeypatch):
+    monkeypatch.setattr(phrases, "SEEDS", 50)
+    with pytest.raises(SettingsError, match="red ball"):
+        phrases.find_scene("pick_up", {"object": "red ball"}, "train", 0)
+
+
+# ---- demo and doctor
+
+
+def test_the_demo_tells_each_task_both_ways(tmp_path):
+    jobs = demo.jobs(10, 2000, tmp_path)
+    ways = {(job.task, job.instruct) for job in jobs}
+    assert len(jobs) == len({job.seed for job in jobs}) == 10
+    assert {way for _, way in ways} == {"text", "voice"} and len({task for task, _ in ways}) == min(10, len(TASKS))
+
+
+def test_the_doctor_says_what_to_do_and_survives_a_dead_check():
+    def dead():
+        raise OSError("libEGL.so.1: cannot open")
+
+    finding = doctor.attempt(dead)
+    assert not finding.works and "libEGL" in doctor.line(finding) and "make setup" in doctor.line(finding)
+    assert doctor.line(doctor.Finding("flite", False, "not found", "apt-get install flite", False)).startswith("absent")
+
+
+def test_an_unmet_requirement_is_named():
+    from packaging.requirements import Requirement
+
+    assert doctor.unmet(Requirement("numpy>=1.0")) == []
+    assert "found" in doctor.unmet(Requirement("numpy>=99"))[0]
+    assert "not installed" in doctor.unmet(Requirement("no-such-distribution-here"))[0]
+
+
+def test_show_prints_yaml(capsys):
+    status, page = said(capsys, "eval", "episodes=3", "--show")
+    assert status == 0 and json.dumps(yaml.safe_load(page.out)) and yaml.safe_load(page.out)["episodes"] == 3

@@ -1,0 +1,102 @@
+"""Collecting: which episodes are kept, that their rows stand at the right times, interruptions, crashes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from agent.spec import ACTION, IMAGES, STATE
+from training import collect as collecting
+from training.collect import CollectError, collect
+from training.data.damage import check_dataset
+from training.data.demos import DemoReader
+
+STUB = "tests.collecting:Counting-v0"
+
+
+def stub(out, tasks=("easy", "hard"), episodes=6, **kwargs):
+    return collect(out, tasks, episodes, env_id=STUB, **{"workers": 1} | kwargs)
+
+
+def names(out) -> list[str]:
+    return sorted(e.info["name"] for e in DemoReader(out).episodes)
+
+
+WANTED = [f"train-{task}-{seed:08d}" for task, seeds in (("easy", (0, 1, 2)), ("hard", (1, 2, 4))) for seed in seeds]
+
+
+def test_the_first_seeds_that_succeed_are_kept(tmp_path):
+    report = stub(tmp_path)
+    assert report == {"easy": {"kept": 3, "failed": 0, "errors": 0}, "hard": {"kept": 3, "failed": 2, "errors": 0}}
+    assert names(tmp_path) == WANTED and check_dataset(tmp_path) == []
+
+
+def test_the_number_of_workers_changes_nothing(tmp_path):
+    stub(tmp_path / "one")
+    stub(tmp_path / "two", workers=2)
+    one, two = DemoReader(tmp_path / "one"), DemoReader(tmp_path / "two")
+    assert [e.info for e in one.episodes] == [e.info for e in two.episodes]
+    for key, values in one.columns().items():
+        np.testing.assert_array_equal(values, two.columns()[key])
+
+
+def test_every_column_stands_at_its_time(tmp_path):
+    stub(tmp_path, tasks=["easy"], episodes=3)
+    reader = DemoReader(tmp_path)
+    for number, episode in enumerate(reader.episodes):
+        steps, columns, seed = np.arange(5 + number % 3), reader.episode(number), episode.info["seed"]
+        assert episode.length == len(steps) and episode.task == "do easy"
+        np.testing.assert_array_equal(columns[STATE], np.stack([steps, np.full_like(steps, seed)], 1))
+        np.testing.assert_allclose(columns[ACTION].reshape(-1), steps / 10)
+        np.testing.assert_array_equal(columns["annotation.surprise"], steps == 2)
+        np.testing.assert_array_equal(columns["annotation.heard"], steps >= 2)
+        np.testing.assert_array_equal(columns["annotation.focus"][:, 0], steps)
+        brightness = reader.frames(IMAGES + "front", range(episode.start, episode.start + episode.length))
+        np.testing.assert_allclose(brightness.mean((1, 2, 3)), 20 * steps, atol=3)
+        sound = reader.audio(number)
+        levels = sound["world"].reshape(len(steps), 1600)
+        np.testing.assert_allclose(levels, np.repeat((steps[:, None] + 1) / 100, 1600, 1), atol=1e-4)
+        np.testing.assert_array_equal(sound["voice"], -sound["world"])
+        assert episode.info["instruct"] == "voice" and episode.info["heard_at"] == 0.2
+
+
+def test_goes_on_after_an_interruption(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        stub(tmp_path, env={"interrupt_at": 2})
+    kept = names(tmp_path)
+    assert 0 < len(kept) < 6 and set(kept) < set(WANTED)
+    stub(tmp_path)
+    assert names(tmp_path) == WANTED and check_dataset(tmp_path) == []
+
+
+def test_a_finished_collection_can_grow_and_tries_nothing_twice(tmp_path):
+    stub(tmp_path, episodes=2)
+    stub(tmp_path)
+    assert names(tmp_path) == WANTED
+    before = (tmp_path / collecting.OUTCOMES).read_text()
+    assert stub(tmp_path)["hard"]["kept"] == 3
+    assert (tmp_path / collecting.OUTCOMES).read_text() == before
+    tried = [json.loads(line)["name"] for line in before.splitlines()]
+    assert len(tried) == len(set(tried)) == 8
+
+
+def test_crashes_are_errors_and_end_a_hopeless_collection(tmp_path):
+    with pytest.raises(CollectError, match="(?s)5 episodes crashed.*broken.*the stub broke"):
+        stub(tmp_path, tasks=["easy", "broken"], episodes=10)
+    outcomes = [json.loads(line) for line in (tmp_path / collecting.OUTCOMES).read_text().splitlines()]
+    assert {o["outcome"] for o in outcomes if "broken" in o["name"]} == {"error"}
+    assert all("easy" in name for name in names(tmp_path))
+
+
+def test_recorded_actions_lead_through_the_recorded_states(tmp_path):
+    """In the tabletop: playing an episode's actions from its seed meets its states again."""
+    collect(tmp_path, ["reach"], 1, workers=1, perturb=0.0, env={"instruct": "text", "image_size": 32})
+    from envs.tabletop.env import TabletopEnv
+
+    reader = DemoReader(tmp_path)
+    columns, env = reader.episode(0), TabletopEnv(task="reach", lazy_images=True)
+    obs, _ = env.reset(seed=reader.episodes[0].info["seed"])
+    for state, action in zip(columns[STATE], columns[ACTION], strict=True):
+        np.testing.assert_allclose(obs[STATE], state, atol=1e-5)
+        obs, _, _, _, info = env.step(action)
+    assert info["success"] and reader.spec == TabletopEnv(image_size=32).robot_spec

@@ -1,0 +1,196 @@
+"""Evaluation: resumed, sharded and parallel runs give the same figures; crashes are errors; handicaps are felt."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import tests.little_world  # noqa: F401  registers its environment
+from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, Chunk
+from policies.wrappers import Blind, Instruct, Mute
+from tests.little_workers import Broken, Killed, Times
+from training import evaluate as ev
+from training.play import Job, Player, Setting, check_policy, other_instruction
+from training.settings import SettingsError
+from training.workers import WorkerError, each
+
+SETTING = Setting("random", "little/World-v0", {}, "new_scenes")
+TASKS = ("reach", "pick_up")
+
+
+def run(out, setting=SETTING, episodes=4, **more):
+    return ev.evaluate(out, setting, TASKS, episodes, seed=10, videos=0, **more)
+
+
+def timeless(figures):
+    return {key: value for key, value in figures.items() if key != "latency_ms"}
+
+
+def lines(out):
+    return [json.loads(line) for file in out.glob("episodes*.jsonl") for line in file.read_text().splitlines()]
+
+
+def test_figures_of_a_run(tmp_path):
+    figures = run(tmp_path)
+    assert figures == json.loads((tmp_path / "results.json").read_text())
+    assert figures["tasks"]["reach"] | {"interval": 0} == {
+        "successes": 2, "episodes": 4, "errors": 0, "success_rate": 0.5, "interval": 0}
+    assert figures["seeds"] == [10, 11, 12, 13] and figures["success_rate"] == 0.5
+    assert figures["protocol"]["policy"] == "random"
+    assert 0 < figures["latency_ms"]["p50"] <= figures["latency_ms"]["p95"] <= figures["latency_ms"]["p99"]
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_a_resumed_run_plays_only_what_is_missing(tmp_path):
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "parts", episodes=2)
+    before = lines(tmp_path / "parts")
+    assert timeless(run(tmp_path / "parts")) == timeless(whole)
+    assert lines(tmp_path / "parts")[: len(before)] == before and len(lines(tmp_path / "parts")) == 8
+
+
+def test_a_line_cut_short_by_a_kill_is_played_again(tmp_path):
+    whole = run(tmp_path)
+    file = tmp_path / "episodes.jsonl"
+    file.write_text(file.read_text()[:-30])
+    assert timeless(run(tmp_path)) == timeless(whole)
+    assert len(ev.read_records(tmp_path)) == 8
+
+
+def test_shards_join_to_the_whole(tmp_path):
+    whole = run(tmp_path / "whole")
+    for i in range(3):
+        run(tmp_path / f"{i}", shard=(i, 3))
+    for i in (1, 2):
+        name = f"episodes-{i}of3.jsonl"
+        (tmp_path / "0" / name).write_text((tmp_path / f"{i}" / name).read_text())
+    assert timeless(ev.summarise(tmp_path / "0")) == timeless(whole)
+
+
+def test_processes_give_what_one_process_gives():
+    alone, together = (dict(each(Times, (3,), range(6), workers)) for workers in (1, 2))
+    assert alone == together == {job: 3 * job for job in range(6)}
+
+
+def test_what_a_worker_raises_reaches_the_main_process():
+    with pytest.raises(ZeroDivisionError):
+        list(each(Broken, (), [1, 2, 3], 2))
+
+
+def test_a_killed_worker_is_said():
+    with pytest.raises(WorkerError, match="run again"):
+        list(each(Killed, (), [1, 2, 3], 2))
+
+
+def test_another_protocol_is_refused_by_name(tmp_path):
+    run(tmp_path)
+    with pytest.raises(ev.EvaluateError, match=r"delay_steps was 0, is now 2"):
+        run(tmp_path, replace(SETTING, delay_steps=2))
+
+
+# ---- crashes
+
+
+def test_a_crash_is_an_error_with_its_traceback_and_no_failure(tmp_path):
+    crashing = replace(SETTING, env_kwargs={"crash": [10, 11]})
+    figures = run(tmp_path, crashing)
+    reach = figures["tasks"]["reach"]
+    assert (reach["errors"], reach["episodes"], reach["successes"], reach["success_rate"]) == (2, 4, 1, 0.5)
+    errors = [r for r in lines(tmp_path) if r["outcome"] == "error"]
+    assert len(errors) == 4 and all("fell apart" in r["error"] and "Traceback" in r["error"] for r in errors)
+    assert "fell apart" in (tmp_path / "report.html").read_text()
+
+
+def test_errors_stay_until_they_are_to_be_tried_again(tmp_path):
+    run(tmp_path, replace(SETTING, env_kwargs={"crash": [10]}))
+    file = tmp_path / "protocol.json"  # the world was mended since
+    file.write_text(file.read_text().replace("10\n  ]", "]").replace('"crash": [\n', '"crash": ['))
+    mended = replace(SETTING, env_kwargs={"crash": []})
+    assert run(tmp_path, mended)["tasks"]["reach"]["errors"] == 1
+    assert run(tmp_path, mended, retry_errors=True)["tasks"]["reach"]["errors"] == 0
+    assert len(ev.read_records(tmp_path)) == 8
+
+
+# ---- films
+
+
+def test_films_are_drawn_from_failures_and_half_as_many_successes():
+    records = [{"task": "reach", "seed": s, "outcome": ("success", "failure", "error")[s % 3]} for s in range(60)]
+    drawn = ev.draw(records, 4)
+    assert [r["outcome"] for r in drawn] == ["failure"] * 4 + ["success"] * 2
+    assert ev.draw(records[::-1], 4) == drawn
+    assert [r["seed"] for r in drawn[:4]] != [1, 4, 7, 10]
+
+
+def test_films_are_of_the_counted_episodes_and_made_once(tmp_path):
+    ev.evaluate(tmp_path, SETTING, TASKS, 4, seed=10, videos=2)
+    filmed = ev.read_records(tmp_path, files=ev.FILMS)
+    counted = ev.read_records(tmp_path)
+    assert len(filmed) == 3 and len(list((tmp_path / "videos").glob("*.mp4"))) == 3
+    assert all(counted[key]["outcome"] == r["outcome"] for key, r in filmed.items())
+    before = (tmp_path / ev.FILMS).read_text()
+    ev.evaluate(tmp_path, SETTING, TASKS, 4, seed=10, videos=2)
+    assert (tmp_path / ev.FILMS).read_text() == before
+    assert (tmp_path / "report.html").read_text().count("data:video/mp4") == 3
+
+
+# ---- handicaps
+
+
+class Watcher:
+    """Remembers what it is given."""
+
+    def reset(self, spec, seed):
+        self.spec, self.given = spec, seed
+
+    def act(self, obs):
+        self.obs = obs
+        return Chunk(np.zeros((1, 2), np.float32), float(obs[TIME]), 10.0)
+
+
+OBS = {IMAGES + "front": np.ones((4, 4, 3), np.uint8), AUDIO: np.ones((8, 2), np.float32),
+       STATE: np.ones(3, np.float32), TASK: "reach the red cube", TIME: np.array(0.3)}
+
+
+@pytest.mark.parametrize("wrap, key, left", [(Mute, AUDIO, 0), (Blind, IMAGES + "front", 0)])
+def test_a_handicap_takes_one_sense_and_leaves_the_others(wrap, key, left):
+    watcher = Watcher()
+    policy = wrap(watcher)
+    policy.reset("spec", 5)
+    policy.act(OBS)
+    assert (watcher.spec, watcher.given) == ("spec", 5)
+    assert np.all(watcher.obs[key] == left) and watcher.obs[key].shape == OBS[key].shape
+    assert watcher.obs[key].dtype == OBS[key].dtype and np.all(OBS[key] == 1)
+    assert all(watcher.obs[other] is OBS[other] for other in OBS if other != key)
+
+
+def test_another_instruction_is_of_another_task():
+    watcher = Watcher()
+    for seed in range(20):
+        text = other_instruction(Job("reach", seed), "new_scenes")
+        Instruct(watcher, text).act(OBS)
+        assert watcher.obs[TASK] == text and not text.startswith(("reach", "go to"))
+    assert other_instruction(Job("reach", 3), "train") == other_instruction(Job("reach", 3), "train")
+
+
+def test_handicaps_of_a_setting_reach_the_policy():
+    player = Player(replace(SETTING, mute=True, blind=True, swap_instruction=True))
+    player.policy = watcher = Watcher()
+    assert player(Job("reach", 0))["outcome"] == "success"
+    assert not watcher.obs[AUDIO].any() and not watcher.obs[IMAGES + "eye"].any()
+    assert watcher.obs[TASK] == other_instruction(Job("reach", 0), "new_scenes")
+
+
+def test_what_cannot_be_combined_is_refused():
+    with pytest.raises(SettingsError, match="expert"):
+        check_policy(replace(SETTING, policy="expert", mute=True), "text")
+    with pytest.raises(SettingsError, match="instruct=text"):
+        check_policy(replace(SETTING, swap_instruction=True), "voice")
+
+
+@pytest.mark.parametrize("text", ["2/2", "1", "a/b", "1/0"])
+def test_shards_are_index_and_count(text):
+    assert ev.shard_of("1/2") == (1, 2)
+    with pytest.raises(SettingsError, match="INDEX/COUNT"):
+        ev.shard_of(text)

@@ -1,0 +1,114 @@
+"""The utterance detector: finds speech, leaves other sounds, and does not care how the stream is cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.hearing import UtteranceDetector
+from envs.tabletop.sound import MICROPHONES, SAMPLE_RATE, Noise, Soundscape, beep, buzzer, mix, rattle
+from envs.tabletop.voices import Voice, speak
+
+SENTENCE = "put the red cube in the blue bowl"
+MOUTH = (-0.2, 0.6, 0.5)
+
+
+def heard(seed: int, seconds: float, snr_db: float = 25.0, **sounds) -> np.ndarray:
+    """(n, 2): sounds = {name: (start, position, waveform)}, over noise."""
+    scene = Soundscape(MICROPHONES, SAMPLE_RATE, np.random.default_rng(seed), snr_db)
+    for start, position, waveform in sounds.values():
+        scene.play(start, position, waveform)
+    return mix(**scene.render(0.0, round(seconds * SAMPLE_RATE)), noise=scene.noise)
+
+
+def voice_of(seed: int) -> np.ndarray:
+    return speak(SENTENCE, Voice("espeak", ("en-us+f3", "en+m3", "en-gb-scotland+linda")[seed % 3], 150 + 10 * seed))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_utterance_is_found_whole(seed):
+    wave, start = voice_of(seed), 0.4 + 0.2 * seed
+    sound = heard(seed, start + len(wave) / SAMPLE_RATE + 1.0, 15.0 + 5 * seed, voice=(start, MOUTH, wave))
+    (found,) = UtteranceDetector(SAMPLE_RATE).push(sound, 10.0)
+    end = 10.0 + start + len(wave) / SAMPLE_RATE
+    assert 10.0 + start - 0.4 < found.start < 10.0 + start + 0.06
+    assert end - 0.1 < found.end < end + 0.3
+    assert found.waveform.dtype == np.float32
+    assert len(found.waveform) == round((found.end - found.start) * SAMPLE_RATE)
+    first = round((found.start - 10.0) * SAMPLE_RATE)
+    assert any(np.array_equal(found.waveform, c) for c in sound[first : first + len(found.waveform)].T)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 5), st.lists(st.integers(1, 7000), min_size=1, max_size=12))
+def test_any_block_sizes_give_the_same(seed, sizes):
+    wave = voice_of(seed)
+    again = 1.2 + len(wave) / SAMPLE_RATE
+    sound = heard(seed, 2 * again + 0.5, a=(0.5, MOUTH, wave), b=(0.5 + again, MOUTH, wave))
+    whole = UtteranceDetector(SAMPLE_RATE).push(sound, 3.0)
+    detector, parts, at = UtteranceDetector(SAMPLE_RATE), [], 0
+    while at < len(sound):
+        size = sizes[at % len(sizes)]
+        parts += detector.push(sound[at : at + size], 3.0 + at / SAMPLE_RATE)
+        at += size
+    assert len(whole) == len(parts) == 2
+    for a, b in zip(whole, parts, strict=True):
+        assert (a.start, a.end) == pytest.approx((b.start, b.end), abs=1e-6)
+        np.testing.assert_array_equal(a.waveform, b.waveform)
+
+
+def test_nothing_is_said_before_the_pause_that_ends_it():
+    wave = voice_of(0)
+    end, detector = round((0.5 + len(wave) / SAMPLE_RATE) * SAMPLE_RATE), UtteranceDetector(SAMPLE_RATE)
+    sound = heard(0, 6.0, voice=(0.5, MOUTH, wave))
+    assert not detector.push(sound[:end], 0.0)
+    assert len(detector.push(sound[end : end + 8000], end / SAMPLE_RATE)) == 1
+    assert not detector.push(sound[end + 8000 :], end / SAMPLE_RATE + 0.5)
+
+
+def tones(rng) -> dict:
+    return {f"beep {i}": (0.5 + 0.6 * i, (0.5, 0.1, 0.1), beep(rng)) for i in range(4)}
+
+
+def knocks(rng) -> Soundscape:
+    scene = Soundscape(MICROPHONES, SAMPLE_RATE, rng, 25.0)
+    for time in rng.uniform(0.3, 3.0, 4):
+        scene.impact(time, (0.5, 0.0, 0.1), *rng.choice(["wood", "plastic", "metal", "ceramic"], 2), 0.03)
+    return scene
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_other_sounds_are_not_taken_for_speech(seed):
+    rng = np.random.default_rng(seed)
+    shaken = {f"shake {i}": (0.5 + 0.1 * i, (0.4, 0.0, 0.3), rattle(rng, 0.1, 0.8)) for i in range(15)}
+    rings = {"buzzer": (0.5, (0.5, -0.2, 0.1), buzzer(rng, 2.5))}
+    for sounds in (tones(rng), shaken, rings, {}):
+        assert not UtteranceDetector(SAMPLE_RATE).push(heard(seed, 4.0, **sounds), 0.0)
+    scene = knocks(rng)
+    sound = mix(**scene.render(0.0, 4 * SAMPLE_RATE), noise=scene.noise)
+    assert not UtteranceDetector(SAMPLE_RATE).push(sound, 0.0)
+
+
+def test_after_a_steady_hum_begins_speech_is_still_found():
+    """The floor rises to a sound that outlasts any utterance."""
+    hum = 0.01 * np.sin(2 * np.pi * 300 * np.arange(16 * SAMPLE_RATE) / SAMPLE_RATE).astype(np.float32)
+    wave = voice_of(1)
+    sound = heard(3, 16.0, 30.0, hum=(0.5, (0.5, 0.5, 0.2), hum), voice=(12.0, MOUTH, wave))
+    found = UtteranceDetector(SAMPLE_RATE).push(sound, 0.0)
+    assert [u for u in found if u.start < 12.06 and u.end > 12.0 + len(wave) / SAMPLE_RATE - 0.1]
+
+
+def test_memory_stays_bounded():
+    detector, noise = UtteranceDetector(SAMPLE_RATE), Noise(np.random.default_rng(0), 2, 20.0)
+    for i in range(100):
+        detector.push(noise.take(1600), 0.1 * i)
+    assert detector._samples.shape[0] < SAMPLE_RATE
+
+
+def test_misuse_says_what_is_needed():
+    with pytest.raises(ValueError, match="multiple of 100"):
+        UtteranceDetector(22051)
+    with pytest.raises(ValueError, match=r"\(n, channels\)"):
+        UtteranceDetector(SAMPLE_RATE).push(np.zeros(100, np.float32), 0.0)

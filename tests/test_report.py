@@ -1,0 +1,138 @@
+"""Figures from records (training/scores.py) and the page that shows them (training/report.py, training/film.py)."""
+
+import json
+import re
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from training import scores
+from training.film import Film, encode, side_by_side
+from training.report import films_of, render
+
+PROTOCOL = {"policy": "p", "split": "new_scenes", "instruct": "text", "tasks": ["reach", "pick_up"], "mute": False}
+
+
+def record(task="reach", seed=0, outcome="success", **more):
+    return {"task": task, "seed": seed, "outcome": outcome, "latency_ms": [1.0], "told": "text", "seconds": 1.0,
+            "instruction": "reach the red cube"} | more
+
+
+counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@given(counts, st.sampled_from([0.8, 0.95, 0.99]))
+def test_wilson_is_scipys(successes_of, confidence):
+    successes, n = successes_of
+    theirs = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    assert scores.wilson(successes, n, confidence) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+
+@given(counts)
+def test_wilson_is_within_bounds_holds_the_rate_and_is_symmetric(successes_of):
+    successes, n = successes_of
+    low, high = scores.wilson(successes, n)
+    assert 0 <= low <= successes / n <= high <= 1
+    assert scores.wilson(n - successes, n) == pytest.approx((1 - high, 1 - low))
+
+
+def test_wilson_without_episodes_says_nothing_and_refuses_nonsense():
+    assert scores.wilson(0, 0) == (0, 1)
+    with pytest.raises(ValueError, match="3 successes of 2"):
+        scores.wilson(3, 2)
+
+
+outcomes = st.lists(st.tuples(st.sampled_from(PROTOCOL["tasks"]), st.sampled_from(scores.OUTCOMES)), max_size=40)
+
+
+@given(outcomes)
+def test_results_count_every_episode_once_and_no_error_as_failure(drawn):
+    records = [record(task, i, outcome) for i, (task, outcome) in enumerate(drawn)]
+    figures = scores.results(records, PROTOCOL)
+    assert set(figures) == {"tasks", "success_rate", "interval", "seeds", "protocol", "latency_ms"}
+    total = {key: sum(t[key] for t in figures["tasks"].values()) for key in ("successes", "episodes", "errors")}
+    assert total["episodes"] == len(records)
+    assert total["errors"] == sum(r["outcome"] == "error" for r in records)
+    ended = total["episodes"] - total["errors"]
+    assert figures["success_rate"] == (total["successes"] / ended if ended else None)
+    without = scores.results([r for r in records if r["outcome"] != "error"], PROTOCOL)
+    assert (without["success_rate"], without["interval"]) == (figures["success_rate"], figures["interval"])
+    json.dumps(figures, allow_nan=False)
+
+
+def test_latencies_are_of_decisions_not_of_episodes():
+    records = [record(latency_ms=[1.0] * 98), record(seed=1, latency_ms=[100.0, 100.0])]
+    assert scores.latencies(records) == {"p50": 1.0, "p95": 1.0, "p99": 100.0}
+    assert scores.latencies([]) == {"p50": None, "p95": None, "p99": None}
+
+
+# ---- the page
+
+
+def test_the_page_needs_no_network_and_tells_text_from_markup():
+    records = [record(), record("pick_up", 1, "failure"), record(seed=2, outcome="error", error="<b>Traceback</b>")]
+    films = [record(source="videos/a.mp4", told="Told:", instruction="<script>", otherwise=None)]
+    page = render(scores.results(records, PROTOCOL), records, films, None)
+    assert not re.findall(r"(?:src|href)=\"?(?:https?:)?//", page)
+    assert "<script>" not in page and "&lt;b&gt;Traceback" in page
+    assert "1 of 3 episodes crashed" in page and "50.0%" in page
+
+
+def test_the_page_of_crashes_alone_has_no_figure():
+    records = [record(outcome="error", error="boom", latency_ms=[])]
+    assert "no figure" in render(scores.results(records, PROTOCOL), records, [], None)
+
+
+def test_films_are_embedded_and_a_changed_outcome_is_said(tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_bytes(b"film")
+    counted, filmed = {("reach", 0): record()}, {("reach", 0): record(outcome="failure", video="a.mp4")}
+    [shown] = films_of(tmp_path, filmed, counted)
+    assert shown["source"].startswith("data:video/mp4;base64,") and shown["otherwise"] == "success"
+    assert films_of(tmp_path, {("reach", 0): record(video="gone.mp4")}, counted) == []
+
+
+# ---- the film
+
+
+def tone(hz, seconds, rate=16000):
+    return np.sin(2 * np.pi * hz * np.arange(int(seconds * rate)) / rate).astype(np.float32)
+
+
+def test_a_film_holds_its_pictures_and_both_ears_apart(tmp_path):
+    """A browser's formats: H.264 in 4:2:0, AAC. Left hears a tone, right silence."""
+    shades = np.linspace(0, 250, 20).astype(np.uint8)
+    pictures = [np.full((64, 128, 3), shade, np.uint8) for shade in shades]
+    sound = np.stack([0.3 * tone(440, 2.0), np.zeros(32000, np.float32)], 1)
+    encode(tmp_path / "film.mp4", pictures, 10.0, sound, 16000)
+    with av.open(str(tmp_path / "film.mp4")) as file:
+        video, audio = file.streams.video[0], file.streams.audio[0]
+        assert (video.codec_context.name, video.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert audio.codec_context.name == "aac"
+        decoded = [f.to_ndarray(format="rgb24").mean() for f in file.decode(video)]
+        file.seek(0)
+        left, right = np.concatenate([f.to_ndarray() for f in file.decode(audio)], 1)[:, 2000:30000]
+    assert decoded[:20] == pytest.approx(shades.tolist(), abs=4)
+    assert np.sqrt(np.mean(left**2)) == pytest.approx(0.3 / np.sqrt(2), rel=0.05)
+    assert np.abs(right).max() < 0.01
+
+
+def test_two_cameras_stand_side_by_side_twice_as_large():
+    left, right = np.zeros((32, 32, 3), np.uint8), np.full((32, 32, 3), 200, np.uint8)
+    joined = side_by_side([left, right])
+    assert joined.shape == (64, 128, 3) and joined[:, :60].max() == 0 and joined[:, 68:].min() == 200
+
+
+def test_a_film_leaves_out_what_was_heard_before_its_first_picture(tmp_path):
+    from tests.little_world import LittleWorld
+
+    env, film = LittleWorld(), Film()
+    film.frame(env, env.reset(seed=0)[0])
+    for _ in range(3):
+        film.frame(env, env.step(np.zeros(2, np.float32))[0])
+    assert len(film.pictures) == 4 and sum(map(len, film.sound)) == 3 * 1600
+    assert film.save(tmp_path / "film.mp4").stat().st_size > 0

@@ -1,0 +1,132 @@
+"""The loop: resuming is bit-equal, what is to be trained is named, targets hold nothing unforeseen."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from tests.tiny import tiny_model, tiny_sample
+from training.data.windows import foreseen
+from training.train import Average, Schedule, Trainer, TrainError, parameter_groups, precision
+
+
+class Stream:
+    """Batches that depend on their number alone."""
+
+    def __init__(self, processor):
+        self.processor = processor
+
+    def __getitem__(self, n: int):
+        rng = np.random.default_rng(n)
+        return self.processor([tiny_sample(rng, 2, 1.0) for _ in range(2)])
+
+
+def trainer(out, steps, **changes):
+    model, processor, config = tiny_model(seed=3)
+    schedule = Schedule(**{"steps": steps, "warmup": 2, "save_every": 3, "log_every": 2, "workers": 0,
+                           "precision": "fp32", "seed": 5} | changes)
+    return Trainer(model, config, processor.tokenizer, Stream(processor), schedule, out)
+
+
+def weights(out):
+    return load_file(out / "weights" / "model.safetensors")
+
+
+def test_a_run_that_was_interrupted_ends_with_the_same_bits(tmp_path):
+    torch.set_num_threads(1)
+    whole = trainer(tmp_path / "whole", 6)
+    whole.run()
+    first = trainer(tmp_path / "parts", 6)
+    first.data = Interrupt(first.data, at=4)
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    second = trainer(tmp_path / "parts", 6)
+    second.run()
+    assert second.step == 6
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    for name in ("model", "average", "optimizer"):
+        a, b = (load_file(tmp_path / run / "resume" / f"{name}.safetensors") for run in ("whole", "parts"))
+        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), name
+
+
+class Interrupt:
+    def __init__(self, data, at):
+        self.data, self.at = data, at
+
+    def __getitem__(self, n):
+        if n == self.at:
+            raise KeyboardInterrupt
+        return self.data[n]
+
+
+def test_training_lowers_the_loss_and_logs_it(tmp_path):
+    run = trainer(tmp_path, 60, rate=3e-3, save_every=60, log_every=10)
+    run.data = Same(run.data)
+    run.run()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [10, 20, 30, 40, 50, 60]
+    assert lines[-1]["objects"] < 0.8 * lines[0]["objects"] and lines[-1]["pixel"] < lines[0]["pixel"]
+    assert lines[-1]["samples_per_s"] > 0
+
+
+class Same:
+    def __init__(self, data):
+        self.data = data
+
+    def __getitem__(self, n):
+        return self.data[0]
+
+
+def test_only_what_is_named_is_trained(tmp_path):
+    run = trainer(tmp_path, 2, train=("generator.", "pointer."))
+    before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+    run.run()
+    changed = {name.split(".")[0] for name, p in run.model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {"generator", "pointer"}
+
+
+def test_a_name_that_matches_nothing_is_an_error():
+    model, _, _ = tiny_model()
+    with pytest.raises(TrainError, match="'backbne.'.*backbone"):
+        parameter_groups(model, Schedule(train=("backbne.",)))
+
+
+def test_unknown_precision_is_named():
+    with pytest.raises(TrainError, match="fp8.*auto, bf16, fp32"):
+        precision("fp8")
+
+
+def test_schedule_warms_up_and_falls():
+    schedule = Schedule(steps=100, warmup=10, rate=1.0, floor=0.1)
+    rates = [schedule.at(step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and rates[10] == pytest.approx(1.0) and rates[100] == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:]))
+
+
+def test_average_swaps_back():
+    model, _, _ = tiny_model()
+    average = Average(model, 0.9)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1.0)
+    average.swap(model)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    average.swap(model)
+    assert all(torch.allclose(p, before[name] + 1) for name, p in model.named_parameters())
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(1, 8), st.data())
+def test_targets_end_before_the_next_surprise(surprise, horizon, data):
+    start = data.draw(st.integers(0, len(surprise) - 1))
+    count = foreseen(np.array(surprise), start, horizon)
+    assert 1 <= count <= horizon and start + count <= len(surprise)
+    assert not any(surprise[start + 1 : start + count])
+    ended = start + count == len(surprise) or count == horizon
+    assert ended or surprise[start + count]

@@ -1,0 +1,138 @@
+"""Samples of demonstrations: right rows, right labels, nothing unforeseen in a target, the same again from its number."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from agent.processor import OBJECTS, Processor
+from agent.spec import ACTION, AUDIO, IMAGES, STATE, TIME
+from agent.tokenizer import train_tokenizer
+from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES
+from tests.tiny import SENTENCES, tiny_spec
+from training.data.windows import FOCUS, HEARD, SURPRISE, DemoWindows, Dropout, name_of
+
+LENGTHS = (9, 25)
+
+
+class Recorded:
+    """Two episodes whose every value tells its row."""
+
+    fps = 10.0
+
+    def __init__(self, surprise=()):
+        rows = np.arange(sum(LENGTHS))
+        starts = np.cumsum([0, *LENGTHS])[:-1]
+        self.episodes = [SimpleNamespace(start=int(s), length=n, task=SENTENCES[i], tracks={"world": None})
+                         for i, (s, n) in enumerate(zip(starts, LENGTHS))]
+        objects = np.full((len(rows), 10, 9), -1.0, np.float32)
+        objects[:, :3] = [[0, 0, 0.4, 0.1, 0.02, 0.5, 0.5, -1, -1], [2, 1, 0.5, -0.2, 0.02, 0.2, 0.7, 0.1, 0.1],
+                          [3, 4, 0.6, 0.2, 0.02, 0.9, 0.1, -1, -1]]
+        self.data = {STATE: np.tile(rows[:, None], (1, 7)).astype(np.float32),
+                     ACTION: np.tile(rows[:, None] / 100, (1, 5)).astype(np.float32),
+                     FOCUS: np.tile(np.float32([0.5, -0.2, 0.03]), (len(rows), 1)), OBJECTS: objects,
+                     SURPRISE: np.isin(rows, surprise), HEARD: rows >= 3}
+
+    def columns(self):
+        return self.data
+
+    def audio(self, index):
+        n = LENGTHS[index] * 1600
+        return {"world": np.tile(np.arange(n, dtype=np.float32)[:, None] / n, (1, 2)), "voice": np.zeros((n, 2), np.float32)}
+
+    def frames(self, key, rows):
+        return np.tile(np.asarray(rows, np.uint8)[:, None, None, None], (1, 32, 32, 3))
+
+
+def windows(**changes):
+    recorded = Recorded(changes.pop("surprise", ()))
+    processor = Processor(tiny_spec(), train_tokenizer(SENTENCES), 32)
+    settings = {"horizon": 4, "batch": 3, "decisions": 2, "seed": 0, "mixer": lambda tracks, rng: tracks["world"]}
+    return DemoWindows(recorded, recorded, processor, **settings | changes), recorded
+
+
+def test_everything_of_a_decision_is_of_its_row():
+    data, recorded = windows()
+    for n in range(20):
+        sample = data.sample(1, np.random.default_rng(n))
+        rows = sample[STATE][:, 0].astype(int)
+        assert (np.diff(rows) >= 0).all() and (rows >= LENGTHS[0]).all()
+        np.testing.assert_allclose(sample[TIME], (rows - LENGTHS[0]) / 10)
+        assert (sample[IMAGES + "front"][:, 0, 0, 0] == rows).all()
+        assert (sample["known"] == (rows >= 3)).all()
+
+
+def test_targets_follow_the_row_and_stop_at_the_end_and_before_a_surprise():
+    data, _ = windows(surprise=(20,))
+    sample = data.targets(data.reader.episodes[1], np.array([0, 9, 24]))
+    np.testing.assert_allclose(sample[ACTION][0, :, 0] * 100, [9, 10, 11, 12], atol=1e-4)
+    np.testing.assert_allclose(sample[ACTION][1, :, 0] * 100, [18, 19, 19, 19], atol=1e-4)  # row 20 is the surprise
+    np.testing.assert_allclose(sample[ACTION][2, :, 0] * 100, [33] * 4, atol=1e-4)
+    assert sample["action_weight"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]]
+
+
+def test_a_target_before_a_cue_does_not_know_of_it():
+    """Whatever the demonstrator does after the cue, targets that were decided before it are the same."""
+    data, recorded = windows(surprise=(20,))
+    before = data.targets(data.reader.episodes[1], np.arange(0, 11))
+    recorded.data[ACTION][20:] = 0.77
+    after = data.targets(data.reader.episodes[1], np.arange(0, 11))
+    assert all(np.array_equal(before[key], after[key]) for key in before)
+
+
+def test_labels_name_what_they_point_at():
+    data, recorded = windows(queries=4)
+    sample = data.sample(1, np.random.default_rng(0))
+    assert sample["goal"].shape == (2, 5, 3) and sample["goal_pixels"].shape == (2, 5, 2, 2)
+    np.testing.assert_allclose(sample["goal"][:, 0], recorded.data[FOCUS][:2])
+    np.testing.assert_allclose(sample["goal_pixels"][0, 0], [[0.2, 0.7], [0.1, 0.1]])  # of the object at the focus
+    places = {name_of(thing): thing[2:5] for thing in recorded.data[OBJECTS][0, :3]}
+    for name, point, weight in zip(sample["queries"][0], sample["goal"][0, 1:], sample["goal_weight"][0, 1:]):
+        assert weight == (name != "")
+        if name:
+            np.testing.assert_allclose(point, places.pop(name))
+    assert not places and name_of(recorded.data[OBJECTS][0, 5]) == ""
+    assert name_of(np.float32([0, 0] + [0] * 7)) == f"{COLOUR_NAMES[0]} {KIND_NAMES[0]}"
+
+
+def test_a_focus_on_nothing_points_at_no_pixel():
+    data, recorded = windows()
+    recorded.data[FOCUS][:] = (0.0, 0.9, 0.9)
+    assert (data.sample(0, np.random.default_rng(0))["goal_pixels"][:, 0] == -1).all()
+
+
+def test_a_batch_depends_on_its_number_alone():
+    one, _ = windows()
+    other, _ = windows()
+    other[3]
+    a, b, c = one[7], other[7], one[8]
+    for name in ("text", "state", "audio", "action", "heard", "goal"):
+        assert torch.equal(getattr(a, name), getattr(b, name))
+    assert not torch.equal(a.state, c.state)
+    assert all(torch.equal(a.absent[name], b.absent[name]) for name in a.absent)
+
+
+def test_sound_ends_with_the_decision():
+    data, _ = windows(batch=1, decisions=1)
+    for n in range(10):
+        batch = data[n]
+        seconds = batch.heard.item() * 0.2
+        row = int(batch.state[0, 0, 0])
+        step = row if row < LENGTHS[0] else row - LENGTHS[0]
+        assert seconds == pytest.approx(step / 10 - (step % 2) / 10)
+
+
+def test_dropout_hides_as_often_as_it_says():
+    data, _ = windows(batch=64, dropout=Dropout(front=0.0, wrist=1.0, state=0.5, audio=0.0))
+    absent = data[0].absent
+    assert not absent["front"].any() and absent["wrist"].all() and 0.3 < absent["state"].float().mean() < 0.7
+
+
+def test_data_from_elsewhere_needs_no_labels():
+    data, recorded = windows()
+    for key in (FOCUS, OBJECTS, SURPRISE, HEARD):
+        del recorded.data[key]
+    batch = data[0]
+    assert batch.goal is None and batch.objects is None and batch.known.all() and batch.action is not None
+    assert AUDIO not in recorded.data

@@ -1,0 +1,206 @@
+"""Collect demonstrations of the scripted experts: episodes of every task in parallel, kept when they succeed.
+
+The set of episodes depends on the arguments alone, not on the number of workers or on interruptions: of every task the
+first seeds that succeed.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from tqdm import tqdm
+
+import envs  # noqa: F401 registers the environments
+from agent.spec import ACTION, IMAGES, STATE
+from policies.base import Policy, policy_spec, rollout
+from policies.scripted import ExpertPolicy, TakeOver
+from training.data.assemble import assemble, recorded_names
+from training.data.demos import DemoWriter
+from training.play import load_policy
+from training.workers import each
+
+OUTCOMES = "collected.jsonl"  # in the dataset's folder: one line a seed that was tried
+MOST_ERRORS = 5  # crashed episodes before the collection gives up
+
+
+class CollectError(RuntimeError):
+    """A collection that cannot go on; the message says why and what was kept."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One seed of one task."""
+
+    task: str
+    seed: int
+    split: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.split}-{self.task}-{self.seed:08d}"
+
+
+class Recorder:
+    """Writes what a rollout shows it: what was sensed, what the expert would have done then, labels, sound tracks.
+
+    A frame is written once the step after it has been made; the last observation, which no action follows, is not.
+    """
+
+    def __init__(self, writer: DemoWriter, policy: Policy):
+        self.writer, self.policy, self.pending = writer, policy, None
+        self.sound: list[dict[str, np.ndarray]] = []
+        writer.discard()
+
+    def frame(self, env: gym.Env, obs: Mapping[str, Any]) -> None:
+        world = env.unwrapped
+        if self.pending is not None:
+            self.writer.add(self.pending)
+            self.sound.append(world.tracks)
+        labels = {f"annotation.{name}": value for name, value in world.annotation().items()}
+        labels["annotation.surprise"] |= getattr(self.policy, "driving", False)  # not what the expert would have done
+        action = np.asarray(world.expert_action(), np.float32)
+        images = {key: value for key, value in obs.items() if key.startswith(IMAGES)}
+        self.pending = images | {STATE: obs[STATE], ACTION: action} | labels
+
+    def save(self, name: str, task: str, **info) -> None:
+        tracks = {track: np.concatenate([s[track] for s in self.sound]) for track in self.sound[0]}
+        self.writer.save(name, task, tracks, **info)
+
+
+class Demonstrator:
+    """Tries jobs, one after the other: an environment and a writer, made once a process."""
+
+    def __init__(self, env_id: str, env_kwargs: Mapping, out: str, perturb: float, learner: str | None):
+        self.env = gym.make(env_id, **env_kwargs, disable_env_checker=True)
+        self.world, self.perturb = self.env.unwrapped, perturb
+        self.writer = DemoWriter(out, policy_spec(self.world), self.world.arm.name)
+        self.policy = ExpertPolicy(self.env)
+        if learner is not None:
+            self.policy = TakeOver(load_policy(learner, self.env), self.policy)
+
+    def __call__(self, job: Job) -> dict[str, str]:
+        """What came of it. A crash is an error, never a failure."""
+        try:
+            success = self.demonstrate(job)
+        except Exception:  # noqa: BLE001 whatever an episode dies of must not end the others
+            return {"outcome": "error", "error": traceback.format_exc()}
+        return {"outcome": "success" if success else "failure"}
+
+    def demonstrate(self, job: Job) -> bool:
+        """Let the expert act through one episode; save it if it succeeds."""
+        recorder, options = Recorder(self.writer, self.policy), {"task": job.task, "perturb": self.perturb}
+        episode = rollout(self.env, self.policy, job.seed, options=options, decide_every=1, record=recorder)
+        if episode.success:
+            recorder.save(job.name, episode.instruction, task_name=job.task, seed=job.seed, split=job.split,
+                          instruct=self.way(), success=True, heard_at=float(self.world.heard_at), perturb=self.perturb)
+        return episode.success
+
+    def way(self) -> str:
+        """How the instruction came: a spoken one is heard at its end, a written one is known from the start."""
+        written, spoken = self.world.heard_at == 0, self.world.voice_end > 0
+        return ("both" if spoken else "text") if written else "voice"
+
+
+# ---- the main process
+
+
+@dataclass
+class Plan:
+    """Which seeds come next: `wanted` successes of every task, of the seeds from `first` on."""
+
+    wanted: dict[str, int]
+    split: str
+    first: int
+    outcomes: dict[str, str]  # job name -> success, failure, error
+    asked: Counter = field(default_factory=Counter)
+
+    def next_jobs(self) -> list[Job]:
+        """Seeds to try now, so that every task reaches its number if all of them succeed; tasks take turns."""
+        jobs = [job for task in self.wanted for job in self._missing(task)]
+        return sorted(jobs, key=lambda job: job.seed)
+
+    def _missing(self, task: str) -> list[Job]:
+        jobs, lost = [], self.count(task, "failure") + self.count(task, "error")
+        while self.asked[task] - lost < self.wanted[task]:
+            job = Job(task, self.first + self.asked[task], self.split)
+            self.asked[task] += 1
+            known = self.outcomes.get(job.name)
+            lost += known in ("failure", "error")
+            jobs += [job] if known is None else []
+        return jobs
+
+    def count(self, task: str, outcome: str) -> int:
+        names = (Job(task, self.first + i, self.split).name for i in range(self.asked[task]))
+        return sum(self.outcomes.get(name) == outcome for name in names)
+
+    def report(self) -> dict[str, dict[str, int]]:
+        """Counts of kept, failed and crashed episodes by task."""
+        kinds = {"kept": "success", "failed": "failure", "errors": "error"}
+        return {task: {say: self.count(task, kind) for say, kind in kinds.items()} for task in self.wanted}
+
+
+def collect(
+    out: str | Path,
+    tasks: Sequence[str],
+    episodes: int,
+    env: Mapping[str, Any] | None = None,
+    env_id: str = "soma/Tabletop-v0",
+    split: str = "train",
+    seed: int = 0,
+    perturb: float = 0.2,
+    workers: int = 2,
+    learner: str | None = None,
+) -> dict[str, dict[str, int]]:
+    """`episodes` demonstrations, shared out evenly over `tasks`, as a dataset at `out`; run again to go on or to add.
+
+    env: more keyword arguments of the environment. seed: the first one tried. perturb: kicks of the arm a second.
+    learner: a policy that drives first, for a stretch of each episode (policies.scripted.TakeOver); take other seeds.
+    Returns counts by task. Ctrl-C keeps every finished episode. Raises CollectError.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    share, rest = divmod(episodes, len(tasks))
+    plan = Plan({task: share + (i < rest) for i, task in enumerate(tasks)}, split, seed, read_outcomes(out))
+    kwargs = {"instruct": "mixed"} | dict(env or {}) | {"split": split}
+    try:
+        run_plan(plan, (env_id, kwargs, str(out), perturb, learner), workers, out)
+    finally:  # whatever happens, the episodes that were finished become part of the dataset
+        assemble(out)
+    return plan.report()
+
+
+def read_outcomes(out: Path) -> dict[str, str]:
+    """What earlier runs came to, without crashes: those are tried again."""
+    lines = (out / OUTCOMES).read_text().splitlines() if (out / OUTCOMES).is_file() else []
+    tried = [json.loads(line) for line in lines if line.endswith("}")]
+    failed = {entry["name"]: "failure" for entry in tried if entry["outcome"] == "failure"}
+    return failed | dict.fromkeys(recorded_names(out), "success")
+
+
+def run_plan(plan: Plan, args: tuple, workers: int, out: Path) -> None:
+    """Try seeds until the plan needs no more; each round makes up for the failures of the one before."""
+    jobs, errors = plan.next_jobs(), 0
+    kept = sum(counts["kept"] for counts in plan.report().values())
+    with tqdm(total=sum(plan.wanted.values()), initial=kept, unit="episode", desc="collecting") as bar:
+        while jobs:
+            for job, result in each(Demonstrator, args, jobs, workers):
+                plan.outcomes[job.name] = result["outcome"]
+                bar.update(result["outcome"] == "success")
+                note(out, job, result)
+                errors += result["outcome"] == "error"
+                if errors >= MOST_ERRORS:
+                    raise CollectError(f"{errors} episodes crashed, the last one ({job.name}) so:\n{result['error']}")
+            jobs = plan.next_jobs()
+
+
+def note(out: Path, job: Job, result: dict) -> None:
+    with (out / OUTCOMES).open("a") as file:
+        file.write(json.dumps({"name": job.name} | result) + "\n")

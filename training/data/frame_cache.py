@@ -1,0 +1,80 @@
+"""Decoded frames at the model's image size, one memory map a camera, so that a training loader never decodes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from agent.processor import resize
+from training.data import lerobot_format as form
+from training.data.demos import DatasetError, DemoReader
+
+EVERY = 50  # episodes between two notes of how far it is
+
+
+class FrameCache:
+    """frames(key, rows) -> (len(rows), size, size, 3) uint8. Opened in each process at first use."""
+
+    def __init__(self, paths: dict[str, Path]):
+        self.paths = paths
+        self._maps: dict[str, np.ndarray] = {}
+
+    @classmethod
+    def build(cls, reader: DemoReader, folder: str | Path, size: int, progress: bool = True) -> FrameCache:
+        """Decode what is missing in `folder`; what is there from this very dataset and size is kept.
+
+        Raises DatasetError where an image is missing.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        mark = fingerprint(reader)
+        paths = {key: folder / f"{key}.{size}.npy" for key in reader.video_keys}
+        for key, path in paths.items():
+            _fill(reader, key, path, size, mark, progress)
+        return cls(paths)
+
+    def frames(self, key: str, rows) -> np.ndarray:
+        if key not in self._maps:
+            self._maps[key] = np.load(self.paths[key], mmap_mode="r")
+        return self._maps[key][rows]
+
+    def __getstate__(self) -> dict:
+        return {"paths": self.paths, "_maps": {}}
+
+
+def fingerprint(reader: DemoReader) -> str:
+    """Of what the videos are: changes with any file's name or size, and with where the episodes lie in them."""
+    files = sorted({path for episode in reader.episodes for path, _ in episode.videos.values()})
+    sizes = [(str(path.relative_to(reader.root)), path.stat().st_size) for path in files]
+    places = [(e.start, e.length, sorted(s for _, s in e.videos.values())) for e in reader.episodes]
+    return hashlib.sha256(json.dumps([sizes, places, reader.length]).encode()).hexdigest()
+
+
+def _fill(reader: DemoReader, key: str, path: Path, size: int, mark: str, progress: bool) -> None:
+    note = path.with_suffix(".json")
+    state = form.read_json(note) if note.is_file() and path.is_file() else {}
+    done = state["episodes"] if state.get("fingerprint") == mark else 0
+    if done == len(reader.episodes):
+        return
+    images = np.lib.format.open_memmap(path, "r+" if done else "w+", np.uint8, (reader.length, size, size, 3))
+    ends = [episode.start + episode.length for episode in reader.episodes]
+    due = reader.episodes[done].start
+    bar = tqdm(desc=f"decoding {key}", unit="frame", initial=due, total=reader.length, disable=not progress)
+    for row, image in reader.film(key, done):
+        if row != due:
+            break
+        images[row] = resize(image[None], size)[0]
+        due += 1
+        bar.update()
+        if due == ends[done]:
+            done += 1
+            if done % EVERY == 0 or done == len(ends):
+                images.flush()
+                form.write_json(note, {"fingerprint": mark, "episodes": done})
+    bar.close()
+    if due != reader.length:
+        raise DatasetError(f"{key}: no image of row {due}; `soma data check` names the damage")

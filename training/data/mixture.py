@@ -1,0 +1,26 @@
+"""Several datasets as one stream: each sample of a batch comes from one of them."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import numpy as np
+
+from agent.processor import Batch
+from training.data.windows import DemoWindows
+
+
+class Mixture:
+    """Random-access batches from datasets of one robot, each drawn with its share. What the n-th batch is depends on
+    the first one's seed and on n alone. Raises ValueError for shares that are not one positive number a dataset."""
+
+    def __init__(self, windows: Sequence[DemoWindows], shares: Sequence[float]):
+        if len(shares) != len(windows) or min(shares) <= 0:
+            raise ValueError(f"shares {list(shares)}: one above 0 for each of the {len(windows)} datasets is needed")
+        self.windows, self.shares = list(windows), np.array(shares) / np.sum(shares)
+
+    def __getitem__(self, n: int) -> Batch:
+        first = self.windows[0]
+        rng = np.random.default_rng([first.seed, n])
+        chosen = rng.choice(len(self.windows), first.batch, p=self.shares)
+        return first.collate([self.windows[i].draw(rng) for i in chosen], rng)

@@ -1,0 +1,76 @@
+"""Spoken instructions as the recogniser will meet them: a bank's voices in a room, cut by the run-time detector.
+
+What the n-th batch is depends on (seed, n) alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from scipy.signal import lfilter
+
+from agent.hearing import UtteranceDetector
+from agent.processor import Batch, Processor
+from agent.spec import TASK
+from envs.tabletop.ears import OPERATOR
+from envs.tabletop.sound import SAMPLE_RATE, Noise, Soundscape, buzzer, mix
+from envs.tabletop.voice_bank import VoiceBank
+from training.data.corpus import draw_instruction, draw_words
+
+QUIET = (0.35, 0.7)  # s of no speech before and after
+BUZZING = 0.15  # share of utterances into which a buzzer rings
+COLOURED = 0.7  # share that goes through a drawn tone control
+SPEEDS = (0.92, 1.08)  # playing speed, moves pitch and formants together
+
+
+def bank_sentences(count: int, seed: int, words: float = 0.2) -> list[str]:
+    """Instructions in training forms, and a share of known words in any order."""
+    rng = np.random.default_rng(seed)
+    return [draw_words(rng) if rng.random() < words else draw_instruction(rng) for _ in range(count)]
+
+
+class Utterances:
+    """An endless, random-access stream of batches of utterances and their texts."""
+
+    def __init__(self, folder: str | Path, processor: Processor, batch: int = 32, seed: int = 0):
+        self.bank, self.processor, self.batch, self.seed = VoiceBank(folder), processor, batch, seed
+        self.sentences = self.bank.sentences
+
+    def __getitem__(self, n: int) -> Batch:
+        rng = np.random.default_rng([self.seed, n])
+        return self.processor([self.sample(rng) for _ in range(self.batch)])
+
+    def sample(self, rng: np.random.Generator) -> dict:
+        sentence = str(rng.choice(self.sentences))
+        sound = in_a_room(varied(self.bank.draw(sentence, rng), rng), self.processor.spec.microphones, rng)
+        return {TASK: sentence, "utterance": cut(sound)}
+
+
+def varied(voice: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The same words in a somewhat other voice: played faster or slower, with more or less treble."""
+    at = np.arange(0, len(voice) - 1, rng.uniform(*SPEEDS))
+    voice = np.interp(at, np.arange(len(voice)), voice)
+    if rng.random() < COLOURED:
+        tone = rng.uniform(-0.6, 0.6)
+        voice = lfilter([1.0, -tone], [1.0], voice) if rng.random() < 0.5 else lfilter([1.0], [1.0, -tone], voice)
+    return voice.astype(np.float32)
+
+
+def in_a_room(voice: np.ndarray, microphones, rng: np.random.Generator) -> np.ndarray:
+    """(n, C): the voice from where an operator may stand, with background noise and at times a buzzer."""
+    before, after = rng.uniform(*QUIET, 2)
+    seconds = before + len(voice) / SAMPLE_RATE + after
+    room = Soundscape(microphones, SAMPLE_RATE, rng)
+    room.play(before, rng.uniform(*OPERATOR), voice, track="voice")
+    if rng.random() < BUZZING:
+        room.play(rng.uniform(0, seconds), rng.uniform((0.3, -0.3, 0.0), (0.7, 0.3, 0.1)), buzzer(rng, seconds))
+    return mix(**room.render(0.0, round(seconds * SAMPLE_RATE)), noise=Noise(rng, len(microphones)))
+
+
+def cut(sound: np.ndarray) -> np.ndarray:
+    """The longest utterance that the detector finds in a mixture (n, C); all of it, mono, where it finds none."""
+    silence = np.zeros((SAMPLE_RATE, sound.shape[1]), np.float32)
+    detector = UtteranceDetector(SAMPLE_RATE)
+    found = detector.push(np.concatenate([sound, silence]), 0.0)
+    return max((u.waveform for u in found), key=len) if found else sound.mean(1)

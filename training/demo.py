@@ -1,0 +1,46 @@
+"""`soma demo`: a few episodes over all tasks, told by text and by voice in turn, and the page that shows them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Mapping
+
+from training import evaluate
+from training.play import Job, Setting, check_split, fingerprint, task_names
+from training.report import write_report
+
+
+def main(cfg: Mapping[str, Any]) -> int:
+    check_split(cfg["split"], "mixed")
+    out, pace = Path(cfg["out"]), 1 if cfg["policy"] == "expert" else 4
+    setting = Setting(cfg["policy"], cfg["env"]["id"], cfg["env"]["kwargs"], cfg["split"], pace)
+    protocol = {"tasks": task_names([]), "seed": cfg["seed"], "instruct": "text and voice in turn", **asdict(setting)}
+    protocol |= {"weights": fingerprint(cfg["policy"]), "mujoco": version("mujoco")}
+    clear(out)
+    evaluate.claim(out, protocol)
+    chosen = jobs(cfg["episodes"], cfg["seed"], out)
+    evaluate.play(chosen, (setting, cfg["device"]), cfg["workers"], out / "episodes.jsonl")
+    figures = evaluate.summarise(out)
+    page = write_report(out, f"Soma: {cfg['episodes']} episodes on the tabletop")
+    print(evaluate.table(figures))
+    print(f"page with the films: {page}")
+    return int(any(counts["errors"] for counts in figures["tasks"].values()))
+
+
+def jobs(episodes: int, seed: int, out: Path) -> list[Job]:
+    """Tasks in turn; the way of telling changes from each to the next, and from round to round."""
+    tasks = task_names([])
+    found = []
+    for i in range(episodes):
+        task, way = tasks[i % len(tasks)], ("text", "voice")[(i + i // len(tasks)) % 2]
+        found.append(Job(task, seed + i, way, out / evaluate.VIDEOS / f"{task}-{seed + i}.mp4"))
+    return found
+
+
+def clear(out: Path) -> None:
+    """Remove an earlier demo."""
+    old = ("episodes.jsonl", evaluate.PROTOCOL, evaluate.RESULTS, f"{evaluate.VIDEOS}/*.mp4")
+    for path in (path for pattern in old for path in out.glob(pattern)):
+        path.unlink()

@@ -1,0 +1,179 @@
+"""Success rates of a policy, with intervals: many episodes, several processes, resumable.
+
+A folder holds protocol.json, episodes*.jsonl (one line an episode, in the order in which they ended), results.json,
+report.html and videos/. The figures depend on the lines alone, not on who wrote them or when: the folders of several
+machines are joined by copying their episodes*.jsonl into one.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from tqdm import tqdm
+
+from training import scores
+from training.play import Job, Player, Setting, check_policy, check_split, fingerprint, task_names
+from training.report import write_report
+from training.settings import SettingsError
+from training.workers import each
+
+PROTOCOL, RESULTS, FILMS, VIDEOS = "protocol.json", "results.json", "films.jsonl", "videos"
+
+
+class EvaluateError(ValueError):
+    """An evaluation that cannot go on in its folder; the message says why."""
+
+
+def evaluate(
+    out: str | Path,
+    setting: Setting,
+    tasks: Sequence[str],
+    episodes: int,
+    seed: int,
+    instruct: str = "text",
+    workers: int = 1,
+    shard: tuple[int, int] = (0, 1),
+    videos: int = 6,
+    retry_errors: bool = False,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """What results.json holds (training.scores.results). Run again it does what is missing; more episodes add to it.
+
+    shard: (index, count): only every count-th episode, from the index-th on. Raises EvaluateError where the folder
+    holds episodes of another protocol.
+    """
+    check_policy(setting, instruct)
+    setting = replace(setting, decide_every=1) if setting.policy == "expert" else setting
+    out = Path(out)
+    protocol = {"tasks": list(tasks), "seed": seed, "instruct": instruct, **asdict(setting)}
+    claim(out, protocol | {"weights": fingerprint(setting.policy), "mujoco": version("mujoco")})
+    jobs = [Job(task, s, instruct) for s in range(seed, seed + episodes) for task in tasks]
+    done = read_records(out, keep_errors=not retry_errors)
+    missing = [job for job in jobs[shard[0] :: shard[1]] if (job.task, job.seed) not in done]
+    name = "episodes.jsonl" if shard[1] == 1 else f"episodes-{shard[0]}of{shard[1]}.jsonl"
+    play(missing, (setting, device), workers, out / name)
+    figures = summarise(out)
+    film(out, (setting, device), videos, workers)
+    write_report(out)
+    return figures
+
+
+def claim(out: Path, protocol: Mapping[str, Any]) -> None:
+    """Note the protocol, or see that it is the one that the folder's episodes were made by."""
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / PROTOCOL
+    plain = json.loads(json.dumps(protocol))
+    if not file.is_file():
+        file.write_text(json.dumps(plain, indent=1))
+    known = json.loads(file.read_text())
+    changed = [f"{key} was {known.get(key)!r}, is now {plain.get(key)!r}" for key in {**known, **plain}
+               if known.get(key) != plain.get(key)]
+    if changed:
+        raise EvaluateError(f"{out} holds episodes of another protocol: {'; '.join(changed)}. Take another out=FOLDER")
+
+
+def play(jobs: Sequence[Job], args: tuple, workers: int, file: Path, doing: str = "playing") -> None:
+    """Append a record to the file as each episode ends."""
+    count: Counter[str] = Counter()
+    with file.open("ab+") as log, tqdm(total=len(jobs), unit="episode", desc=doing) as bar:
+        mend(log)
+        for _, record in each(Player, args, jobs, workers):
+            log.write((json.dumps(record) + "\n").encode())
+            log.flush()
+            count[record["outcome"]] += 1
+            bar.update()
+            bar.set_postfix(success=count["success"], failure=count["failure"], error=count["error"])
+
+
+def mend(log) -> None:
+    """End a line that a killed run left unfinished, so that the next record begins a new one."""
+    if log.seek(0, 2):
+        log.seek(-1, 2)
+        if log.read(1) != b"\n":
+            log.write(b"\n")
+
+
+def read_records(out: Path, keep_errors: bool = True, files: str = "episodes*.jsonl") -> dict[tuple[str, int], dict]:
+    """(task, seed) -> record, ordered by task and seed. An unfinished line does not count, and of two records of one
+    episode an error does not stand against the other."""
+    lines = [line for file in sorted(out.glob(files)) for line in file.read_text().splitlines()]
+    records = [json.loads(line) for line in lines if line.endswith("}")]
+    records.sort(key=lambda r: (r["task"], r["seed"], r["outcome"] != "error"))
+    return {(r["task"], r["seed"]): r for r in records if keep_errors or r["outcome"] != "error"}
+
+
+def summarise(out: Path) -> dict[str, Any]:
+    """Write results.json from the folder's records. Raises EvaluateError where there is none."""
+    if not (out / PROTOCOL).is_file():
+        raise EvaluateError(f"{out} holds no evaluation: {PROTOCOL} is missing")
+    protocol = json.loads((out / PROTOCOL).read_text())
+    figures = scores.results(list(read_records(out).values()), protocol)
+    (out / RESULTS).write_text(json.dumps(figures, indent=1))
+    return figures
+
+
+def film(out: Path, args: tuple, videos: int, workers: int) -> None:
+    """Play the drawn episodes once more, with a film: the same seeds, so the same episodes."""
+    drawn = draw(list(read_records(out).values()), videos)
+    jobs = [Job(r["task"], r["seed"], r["instruct"], out / video_of(r)) for r in drawn]
+    missing = [job for job in jobs if not job.film.is_file()]
+    if missing:
+        play(missing, args, workers, out / FILMS, "filming")
+
+
+def draw(records: Sequence[Mapping[str, Any]], videos: int) -> list[Mapping[str, Any]]:
+    """At random, but the same each time: up to `videos` failures and half as many successes."""
+    order = sorted(records, key=lambda r: random.Random(f"{r['task']} {r['seed']}").random())
+    shown = {"failure": videos, "success": videos // 2}
+    return [r for outcome, most in shown.items() for r in [r for r in order if r["outcome"] == outcome][:most]]
+
+
+def video_of(record: Mapping[str, Any]) -> str:
+    return f"{VIDEOS}/{record['task']}-{record['seed']}.mp4"
+
+
+# ---- the command line
+
+
+def main(cfg: Mapping[str, Any]) -> int:
+    check_split(cfg["split"], cfg["instruct"])
+    keys = ("policy", "split", "decide_every", "delay_steps", "blend", "mute", "blind", "swap_instruction")
+    setting = Setting(env_id=cfg["env"]["id"], env_kwargs=cfg["env"]["kwargs"], **{key: cfg[key] for key in keys})
+    figures = evaluate(cfg["out"], setting, task_names(cfg["tasks"]), cfg["episodes"], cfg["seed"], cfg["instruct"],
+                       cfg["workers"], shard_of(cfg["shard"]), cfg["videos"], cfg["retry_errors"], cfg["device"])
+    print(table(figures))
+    print(f"page: {Path(cfg['out']) / 'report.html'}")
+    return int(any(counts["errors"] for counts in figures["tasks"].values()))
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    index, slash, count = str(text).partition("/")
+    if not (slash and index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise SettingsError(f"shard={text}: INDEX/COUNT is needed, such as 0/2 and 1/2")
+    return int(index), int(count)
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """The figures for a terminal."""
+    lines = [f"{'task':16s} success    interval (95%)    of"]
+    for name, counts in figures["tasks"].items():
+        crashed = f"  {counts['errors']} CRASHED" if counts["errors"] else ""
+        lines.append(f"{name:16s} {percent(counts['success_rate']):>6s}   {interval(counts):>16s}   "
+                     f"{counts['episodes'] - counts['errors']}{crashed}")
+    lines.append(f"{'all':16s} {percent(figures['success_rate']):>6s}   {interval(figures):>16s}")
+    latency = "  ".join(f"{name} {ms} ms" for name, ms in figures["latency_ms"].items())
+    return "\n".join([*lines, f"a decision: {latency}"])
+
+
+def percent(rate: float | None) -> str:
+    return "-" if rate is None else f"{100 * rate:.1f}%"
+
+
+def interval(counts: Mapping[str, Any]) -> str:
+    return " to ".join(percent(end) for end in counts["interval"])

@@ -1,0 +1,171 @@
+"""One episode of a named policy: what `soma eval`, `soma run` and `soma demo` have in common."""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+import gymnasium as gym
+import numpy as np
+
+import envs
+from envs.tabletop.scene import SPLITS
+from envs.tabletop.tasks import TASKS
+from envs.tabletop.words import instruction
+from policies.base import Episode, Policy, Record, rollout
+from policies.wrappers import Blind, Instruct, Mute
+from training.film import Film
+from training.settings import SettingsError, require
+
+INSTRUCT = ("text", "voice", "both", "mixed")
+TABLETOP = "soma/"  # what the ids of our own environments begin with
+OWN_POLICIES = ("expert", "random")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that decides how an episode goes but for its task and seed."""
+
+    policy: str
+    env_id: str
+    env_kwargs: Mapping[str, Any]
+    split: str
+    decide_every: int = 4
+    delay_steps: int = 0
+    blend: float = 0.0
+    mute: bool = False
+    blind: bool = False
+    swap_instruction: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One episode; film: where its video goes, None for no video; options: more of the environment's reset options."""
+
+    task: str
+    seed: int
+    instruct: str = "text"
+    film: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def task_names(asked: Sequence[str]) -> list[str]:
+    """Those that were asked for, or all. Raises SettingsError."""
+    return [require("task", name, envs.TASK_NAMES) for name in asked] or list(envs.TASK_NAMES)
+
+
+def check_split(split: str, instruct: str) -> None:
+    require("split", split, SPLITS)
+    require("way to instruct", instruct, INSTRUCT)
+
+
+def make_env(setting: Setting) -> gym.Env:
+    kwargs = dict(setting.env_kwargs)
+    if setting.env_id.startswith(TABLETOP):
+        kwargs |= {"split": setting.split, "action": "joint_position", "lazy_images": True}
+    return gym.make(setting.env_id, **kwargs, disable_env_checker=True)
+
+
+def load_policy(name: str, env: gym.Env, device: str = "cpu") -> Policy:
+    """expert, random, a shipped name or a checkpoint's folder. Raises agent.checkpoint.CheckpointError."""
+    if name == "expert":
+        from policies.scripted import ExpertPolicy
+
+        return ExpertPolicy(env)
+    if name == "random":
+        from policies.simple import RandomPolicy
+
+        return RandomPolicy()
+    import torch
+
+    from policies.mmllm import MMLLMPolicy
+
+    torch.set_num_threads(1)  # one a process: two beside another busy process make decisions ten times as slow
+    return MMLLMPolicy.load(name, device)
+
+
+def fingerprint(policy: str) -> str | None:
+    """The first half of the SHA-256 of a policy's weights; None where it has none."""
+    if policy in OWN_POLICIES:
+        return None
+    from agent.checkpoint import find
+
+    return hashlib.sha256((find(policy) / "model.safetensors").read_bytes()).hexdigest()[:32]
+
+
+def ablated(policy: Policy, setting: Setting, job: Job) -> Policy:
+    policy = Mute(policy) if setting.mute else policy
+    policy = Blind(policy) if setting.blind else policy
+    return Instruct(policy, other_instruction(job, setting.split)) if setting.swap_instruction else policy
+
+
+def other_instruction(job: Job, split: str) -> str:
+    """An instruction of another task, and of another scene."""
+    rng = np.random.default_rng([job.seed, list(TASKS).index(job.task)])
+    task = TASKS[str(rng.choice([name for name in TASKS if name != job.task]))]()
+    return instruction(task, task.scene(rng, split).words, rng, split)
+
+
+class Player:
+    """Environment and policy, made once a process; called with one job after the other."""
+
+    def __init__(self, setting: Setting, device: str = "cpu"):
+        self.setting, self.env = setting, make_env(setting)
+        self.policy = load_policy(setting.policy, self.env, device)
+
+    def __call__(self, job: Job) -> dict[str, Any]:
+        """The episode's record. A crash is an error with its traceback, never a failure."""
+        record = {"task": job.task, "seed": job.seed, "instruct": job.instruct}
+        try:
+            episode, film = self.play(job)
+        except Exception:  # noqa: BLE001 whatever an episode dies of must not end the others
+            return record | {"outcome": "error", "latency_ms": [], "error": traceback.format_exc()}
+        if film is not None:
+            record["video"] = film.save(job.film).name
+        latency = [round(1000 * seconds, 2) for seconds in episode.latencies]
+        return record | {
+            "outcome": "success" if episode.success else "failure",
+            "ended_by": "the task" if episode.terminated else "the time limit",
+            "instruction": episode.instruction,
+            "told": told(self.env.unwrapped),
+            "seconds": round(episode.seconds, 3),
+            "latency_ms": latency,
+        }
+
+    def play(self, job: Job, *more: Record) -> tuple[Episode, Film | None]:
+        film, setting = Film() if job.film else None, self.setting
+        own = setting.env_id.startswith(TABLETOP)
+        options = {"task": job.task, "instruct": job.instruct, **job.options} if own else None
+        record = Several([r for r in (film, *more) if r is not None])
+        episode = rollout(self.env, ablated(self.policy, setting, job), job.seed, options=options,
+                          decide_every=setting.decide_every, delay_steps=setting.delay_steps, blend=setting.blend,
+                          record=record if record.records else None)
+        return episode, film
+
+
+def told(world) -> str:
+    """How this episode's instruction came: "text", "voice" or "both"."""
+    spoken = bool(getattr(world, "voice_end", 0.0))
+    return ("voice" if world.heard_at > 0 else "both") if spoken else "text"
+
+
+class Several:
+    """Several records in one."""
+
+    def __init__(self, records: Sequence[Record]):
+        self.records = records
+
+    def frame(self, env: gym.Env, obs: Mapping[str, Any]) -> None:
+        for record in self.records:
+            record.frame(env, obs)
+
+
+def check_policy(setting: Setting, instruct: str) -> None:
+    """Raise SettingsError for what cannot be combined."""
+    if setting.policy == "expert" and (setting.mute or setting.blind or setting.swap_instruction):
+        raise SettingsError("policy=expert reads the simulator: mute, blind and swap_instruction change nothing")
+    if setting.swap_instruction and instruct != "text":
+        raise SettingsError(f"swap_instruction=true replaces the written one: instruct=text is needed, not {instruct}")

@@ -1,0 +1,101 @@
+"""`soma run`: one episode, told in words or by a recording, and a film of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any, Mapping
+
+import gymnasium as gym
+import numpy as np
+
+from training.phrases import find_scene, understand
+from training.play import Job, Player, Setting, check_split, task_names
+from training.settings import SettingsError
+
+SAMPLE_RATE = 16000  # Hz
+
+
+def main(cfg: Mapping[str, Any]) -> int:
+    check_split(cfg["split"], "text")
+    require_display(cfg["viewer"])
+    setting = Setting(cfg["policy"], cfg["env"]["id"], cfg["env"]["kwargs"], cfg["split"],
+                      1 if cfg["policy"] == "expert" else cfg["decide_every"], cfg["delay_steps"], cfg["blend"])
+    recording = read_recording(cfg["audio"]) if cfg["audio"] else None
+    player = Player(setting, cfg["device"])
+    job = prepare(cfg, player, recording)
+    print(f"scene: {job.task}, seed {job.seed} of split {cfg['split']}")
+    looking_on = [Viewer()] if cfg["viewer"] else []
+    episode, film = player.play(job, *looking_on)
+    print(f"told by {job.instruct}: {episode.instruction}")
+    print(f"{'success' if episode.success else 'failure'} after {episode.seconds:.1f} s; "
+          f"a decision took {1000 * np.median(episode.latencies):.0f} ms at the median")
+    print(f"film: {film.save(job.film)}")
+    return 0
+
+
+def prepare(cfg: Mapping[str, Any], player: Player, recording: np.ndarray | None) -> Job:
+    """The episode that fits what was said: its task, and a scene in which the words have a meaning."""
+    said = cfg["task"] or (words_of(recording, player.policy) if recording is not None else "")
+    scene = task_names([cfg["scene"]])[0] if cfg["scene"] else None
+    task, words = (scene, {}) if scene or not said else understand(said)
+    if not task:
+        task = task_names([])[0]
+        print(f"nothing was said that asks for a task: the scene is one of {task}; scene=TASK takes another")
+    seed = find_scene(task, words, cfg["split"], cfg["seed"])
+    options = {"instruction": said} if said else {}
+    if recording is not None:
+        options["utterance"] = recording
+    way = "text" if recording is None else ("both" if cfg["task"] else "voice")
+    return Job(task, seed, way, Path(cfg["out"]) / f"{task}-{seed}.mp4", options)
+
+
+def words_of(recording: np.ndarray, policy) -> str:
+    """What the policy understands; "" for one that has no ears for words."""
+    if not hasattr(policy, "transcribe"):
+        return ""
+    words, sure = policy.transcribe(recording)
+    print(f"understood with confidence {sure:.2f}: {words or 'nothing'}")
+    return words
+
+
+def read_recording(path: str) -> np.ndarray:
+    """A sound file as mono float32 (n,) at SAMPLE_RATE, at the level of the voices that were trained on."""
+    import soundfile
+    from scipy.signal import resample_poly
+
+    from envs.tabletop.sound import SPEECH_RMS
+
+    if not Path(path).is_file():
+        raise SettingsError(f"audio={path}: there is no such file")
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    common = np.gcd(rate, SAMPLE_RATE)
+    mono = resample_poly(samples.mean(1), SAMPLE_RATE // common, rate // common)
+    loudness = np.sqrt(np.mean(mono**2))
+    if loudness == 0:
+        raise SettingsError(f"audio={path}: the recording is silent")
+    return np.clip(mono * SPEECH_RMS / loudness, -1, 1).astype(np.float32)
+
+
+def require_display(wanted: bool) -> None:
+    if wanted and os.name == "posix" and os.uname().sysname == "Linux" and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
+        raise SettingsError("viewer=true needs a display, and DISPLAY is not set; the film shows the same")
+
+
+class Viewer:
+    """MuJoCo's window, at the pace of the world's clock."""
+
+    def __init__(self):
+        self.window = None
+
+    def frame(self, env: gym.Env, obs: Mapping[str, Any]) -> None:
+        import mujoco.viewer
+
+        world = env.unwrapped.world
+        if self.window is None:
+            self.window = mujoco.viewer.launch_passive(world.model, world.data)
+        self.window.sync()
+        time.sleep(env.unwrapped.period)

@@ -1,0 +1,64 @@
+"""From the records of episodes to figures: counts, rates with intervals, latencies.
+
+A record is a dictionary: task, seed, outcome ("success", "failure" or "error"), latency_ms (one a decision), and more
+that is only shown. An error is an episode that crashed: it says nothing of the policy and is left out of every rate.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from statistics import NormalDist
+from typing import Any, Iterable, Mapping, Sequence
+
+import numpy as np
+
+OUTCOMES = ("success", "failure", "error")
+
+
+def wilson(successes: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Score interval of a rate (Wilson 1927), without continuity correction; (0, 1) where there is no episode."""
+    if not 0 <= successes <= episodes:
+        raise ValueError(f"{successes} successes of {episodes} episodes")
+    if episodes == 0:
+        return 0.0, 1.0
+    z2 = NormalDist().inv_cdf(0.5 + confidence / 2) ** 2
+    rate, n = successes / episodes, episodes
+    centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
+    half = sqrt(z2 * (rate * (1 - rate) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == episodes else centre + half
+    return low, high
+
+
+def tally(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """{"successes", "episodes", "errors", "success_rate", "interval"}; the rate is of the episodes without error, None
+    where all of them crashed."""
+    count = {outcome: sum(r["outcome"] == outcome for r in records) for outcome in OUTCOMES}
+    ended = count["success"] + count["failure"]
+    return {
+        "successes": count["success"],
+        "episodes": len(records),
+        "errors": count["error"],
+        "success_rate": count["success"] / ended if ended else None,
+        "interval": list(wilson(count["success"], ended)),
+    }
+
+
+def latencies(records: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
+    """{"p50", "p95", "p99"} of every decision, ms; None where no decision was made."""
+    values = [ms for r in records for ms in r["latency_ms"]]
+    return {f"p{p}": round(float(np.percentile(values, p)), 2) if values else None for p in (50, 95, 99)}
+
+
+def results(records: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """What results.json holds. Overall figures are of all episodes together."""
+    names = [name for name in protocol["tasks"] if any(r["task"] == name for r in records)]
+    whole = tally(records)
+    return {
+        "tasks": {name: tally([r for r in records if r["task"] == name]) for name in names},
+        "success_rate": whole["success_rate"],
+        "interval": whole["interval"],
+        "seeds": sorted({r["seed"] for r in records}),
+        "protocol": dict(protocol),
+        "latency_ms": latencies(records),
+    }
