@@ -287,9 +287,11 @@ def rattle_run(full: int, mute: bool = False, most: int = 400):
         task.sounds = lambda world, duration: []
     for _ in range(most):
         action = env.expert_action()
-        if not task.verdicts:
+        heard = len(task.verdicts)
+        if not heard:
             actions.append(action)
         *_, terminated, truncated, info = env.step(action)
+        assert info["annotation"]["surprise"] == (len(task.verdicts) > heard)
         tried |= {task.in_hand(env.world).name} if task.listening else set()
         if terminated or truncated:
             break

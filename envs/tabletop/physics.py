@@ -101,8 +101,10 @@ class World:
 
     def _add_impact(self, item: Item, speed: float) -> None:
         kind = KINDS[item.kind]
-        partners = [self._material(b) for a, b in self._contact_pairs() if a == self._body[item.name]]
-        materials = (kind.material, partners[0] if partners else "wood")
+        partners = [b for a, b in self._contact_pairs() if a == self._body[item.name]]
+        if set(partners) == set(self._fingers):
+            return  # jerked in the hand, it hits nothing
+        materials = (kind.material, self._material(partners[0]) if partners else "wood")
         self.impacts.append(Impact(self.time, self.position(item.name).copy(), materials, kind.mass * speed))
 
     def _material(self, body: int) -> str:
