@@ -112,7 +112,7 @@ class FindRattle(Task):
         place = np.array((self.tried_x, self.free_y(world, box)))
         if self.rattled(world) and self.shaken(world):
             return motions.lift(world, self.height + 0.06, motions.CLOSED)
-        if np.abs(world.target[:2] - place).max() < 0.02:
+        if not self.rattled(world) and np.abs(world.target[:2] - place).max() < 0.02:
             return self.set_down(world, box, place)
         if z > top + 0.02 or z < self.shaking[0]:
             return motions.lift(world, top, motions.CLOSED)

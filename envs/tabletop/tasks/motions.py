@@ -95,13 +95,13 @@ def grasp_yaw(world: World, item: Item) -> float:
 
 
 def _toward_neighbour(world: World, item: Item) -> float:
-    """Yaw (modulo pi) of the line to what stands within a finger's room of the item; 0 where nothing does."""
+    """Yaw along the line to what stands within a finger's room of the item; 0 where nothing does."""
     close, yaw = 0.025, 0.0
     for other in world.scene.items:
         way = (world.position(other.name) - world.position(item.name))[:2]
         room = np.hypot(*way) - other.radius - item.radius
         if other is not item and other.kind != "square" and -item.radius < room < close:
-            close, yaw = room, wrap(np.arctan2(way[1], way[0]), np.pi)
+            close, yaw = room, _either_way(world, np.arctan2(way[1], way[0]))
     return yaw
 
 
