@@ -143,8 +143,9 @@ class TabletopEnv(gym.Env):
         before = self.time
         command = self._follow(action)
         self._ears.emit(self.world, self.task, self.period)
-        self.world.step(command)
+        self.world.step(command, push=self._kicked)
         self._steps += 1
+        self.task.after_step(self.world)
         self._hear(before)
         self._notice(before)
         success, failure = self._judge()

@@ -1,7 +1,7 @@
 """A Scene and an Arm as a MuJoCo model in MJCF, of primitive shapes only.
 
 Arm links collide with nothing (the tool points down, above the table); the hand and the fingers collide with everything.
-Geoms of an item are in the body of its name; a button's or buzzer's moving part is the body NAME_cap.
+Geoms of an item are in the body of its name; the moving part of a button, buzzer or drawer is the body NAME_part.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import numpy as np
 
 from envs.arm import FLANGE_TO_TCP, HAND_YAW, Arm
-from envs.tabletop.scene import KINDS, Item, Look, Scene
+from envs.tabletop.scene import DRAWER_TRAVEL, KINDS, Item, Look, Scene, half_depth
 
 TIMESTEP = 0.004  # s
 MAX_IMAGE = 640  # pixels a side
 FLANGE = 0.107  # m from the last joint's frame to the hand's
 PRESS_TRAVEL = 0.012  # m that a button or buzzer can be pushed down
-PRESSABLE = ("button", "buzzer")
+PART = "_part"  # ends the name of an item's moving body, and of its joint
+WITH_PART = ("button", "buzzer", "drawer")
+WALL = 0.004  # m, of a drawer
+HOOK = 0.050  # m between a drawer's front and the tab that it is pulled by
 ROLLS = 'condim="6" friction="0.8 0.005 0.001"'  # rolling friction stops what rolls
 WALLS = 12  # boxes in the ring of a bowl, capsules in that of a plate
 
@@ -54,7 +57,7 @@ def model_xml(scene: Scene, arm: Arm) -> str:
     look = scene.look
     head = HEAD.format(timestep=TIMESTEP, image=MAX_IMAGE, ambient=_v([0.40 * look.brightness] * 3), diffuse=_v([0.22 * look.brightness] * 3))
     world = _surroundings(look) + _arm(arm) + "".join(_item(item) for item in scene.items)
-    apart = "".join(f'<exclude body1="{i.name}" body2="{i.name}_cap"/>' for i in scene.items if i.kind in PRESSABLE)
+    apart = "".join(f'<exclude body1="{i.name}" body2="{i.name}{PART}"/>' for i in scene.items if i.kind in WITH_PART)
     return (
         f'<mujoco model="tabletop">{head}<worldbody>{world}</worldbody><contact>{apart}</contact>{_actuators(arm)}</mujoco>'
     )
@@ -199,14 +202,51 @@ def _base(shape: str, item: Item, height: float, rgba: str) -> str:
 
 def _cap(item: Item, z: float, geom: str) -> str:
     return (
-        f'<body name="{item.name}_cap" pos="0 0 {z}" gravcomp="1"><joint name="{item.name}_cap" type="slide" axis="0 0 1" '
+        f'<body name="{item.name}{PART}" pos="0 0 {z}" gravcomp="1"><joint name="{item.name}{PART}" type="slide" axis="0 0 1" '
         f'range="{-PRESS_TRAVEL} 0" limited="true" stiffness="250" damping="5" armature="0.01"/>{geom}</body>'
     )
 
 
+def _square(item: Item, rgba: str, mass: float) -> str:
+    """A coloured mark on the table; nothing touches it."""
+    size = (item.radius, item.radius, item.height / 2)
+    return f'<geom type="box" contype="0" conaffinity="0" size="{_v(size)}" {rgba}/>'
+
+
+def _drawer(item: Item, rgba: str, mass: float) -> str:
+    """A chest without a bottom, open to its +x, and a tray in it with a front and, `HOOK` before that, an upright tab.
+
+    The origin of the tray's body is the middle of the gap between front and tab, at the table's height.
+    """
+    half, depth, top = item.radius, half_depth(item), item.height / 2
+    wood = 'rgba="0.55 0.42 0.30 1"'
+    chest = _plank((-depth, 0, 0), (WALL / 2, half, top), wood) + _plank((0, 0, top), (depth, half, WALL / 2), rgba)
+    chest += "".join(_plank((0, side * half, 0), (depth, WALL / 2, top), wood) for side in (-1, 1))
+    gap = depth + HOOK / 2
+    return (
+        f'{chest}<body name="{item.name}{PART}" pos="{gap} 0 {-top}" gravcomp="1">'
+        f'<joint name="{item.name}{PART}" type="slide" axis="1 0 0" range="0 {DRAWER_TRAVEL}" limited="true" '
+        f'frictionloss="1" damping="6" armature="0.05"/>{_tray(half - 0.006, depth, item.height, rgba)}</body>'
+    )
+
+
+def _tray(half: float, depth: float, height: float, rgba: str) -> str:
+    pale, rim, front = 'rgba="0.86 0.80 0.70 1"', 0.019, height / 2 - 0.004
+    middle, reach = -HOOK / 2 - depth, depth - 2 * WALL
+    tray = _plank((middle, 0, 0.006), (reach, half, WALL / 2), pale) + _plank((middle - reach, 0, rim), (WALL / 2, half, rim - 0.004), pale)
+    tray += "".join(_plank((middle, side * half, rim), (reach, WALL / 2, rim - 0.004), pale) for side in (-1, 1))
+    tray += _plank((-HOOK / 2 - WALL / 2, 0, front + 0.002), (WALL / 2, half + 0.004, front), rgba)
+    tray += _plank((0, 0, 0.014), (HOOK / 2, 0.008, 0.004), rgba)
+    return tray + _plank((HOOK / 2 + WALL / 2, 0, 0.036), (WALL / 2, 0.028, 0.026), rgba)
+
+
+def _plank(middle, size, rgba: str) -> str:
+    return f'<geom type="box" pos="{_v(middle)}" size="{_v(size)}" mass="0.05" {rgba}/>'
+
+
 SHAPES = {
     "cube": _cube, "cylinder": _cylinder, "ball": _ball, "bowl": _bowl, "plate": _plate, "button": _button,
-    "buzzer": _buzzer, "box": _box,
+    "buzzer": _buzzer, "box": _box, "drawer": _drawer, "square": _square,
 }
 
 

@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 
 from envs.arm import Arm, JointState, fk, ik, pose_to_tool, tool_pose
-from envs.tabletop.mjcf import DAMPING, STIFFNESS, TIMESTEP, model_xml
+from envs.tabletop.mjcf import DAMPING, PART, STIFFNESS, TIMESTEP, WITH_PART, model_xml
 from envs.tabletop.scene import KINDS, Item, Scene
 
 GRIPPER_SPEED = 0.2  # m/s of opening
@@ -31,7 +31,8 @@ class Impact:
 
 
 class World:
-    """Physics of a Scene. `command` is the last commanded joint target, `time` in s from the start."""
+    """Physics of a Scene. `command` is the last commanded joint target, `time` in s from the start, `pushed` how far
+    perturbations, not the agent, have moved the commanded tool in all (x, y, z, yaw)."""
 
     def __init__(self, scene: Scene, arm: Arm, control_hz: float):
         self.scene, self.arm, self.period = scene, arm, 1.0 / control_hz
@@ -41,8 +42,9 @@ class World:
         self._index()
         start = ik(arm, tool_pose(*scene.start), np.array(arm.home))
         self.command = JointState(0.0, start, arm.max_opening)
-        self._place_arm(start, arm.max_opening)
+        self._begin(start, arm.max_opening)
         self.impacts: list[Impact] = []
+        self.pushed = np.zeros(4)
 
     def _index(self) -> None:
         model = self.model
@@ -51,12 +53,15 @@ class World:
         self._free_dofs = np.array([np.arange(a, a + 3) for a in adr], dtype=int).reshape(-1, 3)
         self._last_heard = np.full(len(self._free), -1.0)
         self._body = {item.name: model.body(item.name).id for item in self.scene.items}
-        self._caps = {n: model.joint(f"{n}_cap").qposadr[0] for n in self.items if self.items[n].kind in ("button", "buzzer")}
+        moving = [item.name for item in self.scene.items if item.kind in WITH_PART]
+        self._parts = {name: model.joint(name + PART).qposadr[0] for name in moving}
         self._fingers = tuple(model.body(f"finger_{side}").id for side in ("left", "right"))
         self._tool = model.site("tool").id
 
-    def _place_arm(self, q: np.ndarray, opening: float) -> None:
+    def _begin(self, q: np.ndarray, opening: float) -> None:
         self.data.qpos[:7], self.data.qpos[7:9] = q, opening / 2
+        for name, address in self._parts.items():
+            self.data.qpos[address] = self.items[name].slid
         self._reference, self._opening = np.array(q), opening
         self.data.ctrl[:7], self.data.ctrl[7] = q, opening
         mujoco.mj_forward(self.model, self.data)
@@ -64,8 +69,10 @@ class World:
 
     # ---- motion
 
-    def step(self, command: JointState) -> None:
-        """One control period: the joint target moves linearly from the last command to this one."""
+    def step(self, command: JointState, push: bool = False) -> None:
+        """One control period: the joint target moves linearly from the last command to this one. `push`: a
+        perturbation wants it so."""
+        before_push = self.target if push else None
         data, n = self.data, round(self.period / TIMESTEP)
         start, lead = self._reference, LEAD * (command.position - self._reference) / self.period
         self.impacts, before = [], data.qvel[self._free_dofs]
@@ -78,6 +85,8 @@ class World:
             before = self._hear(before)
         self._reference, self.command, self._touching = np.array(command.position), command, None
         mujoco.mj_forward(self.model, data)
+        if push:
+            self.pushed += self.target - before_push
 
     def _hear(self, before: np.ndarray) -> np.ndarray:
         """Note the free items whose velocity jumped in this time step; gives the velocities (N, 3) of now."""
@@ -92,12 +101,14 @@ class World:
 
     def _add_impact(self, item: Item, speed: float) -> None:
         kind = KINDS[item.kind]
-        partners = [self._material(b) for a, b in self._contact_pairs() if a == self._body[item.name]]
-        materials = (kind.material, partners[0] if partners else "wood")
+        partners = [b for a, b in self._contact_pairs() if a == self._body[item.name]]
+        if set(partners) == set(self._fingers):
+            return  # jerked in the hand, it hits nothing
+        materials = (kind.material, self._material(partners[0]) if partners else "wood")
         self.impacts.append(Impact(self.time, self.position(item.name).copy(), materials, kind.mass * speed))
 
     def _material(self, body: int) -> str:
-        name = self.model.body(body).name.removesuffix("_cap")
+        name = self.model.body(body).name.removesuffix(PART)
         return KINDS[self.items[name].kind].material if name in self.items else ("metal" if body else "wood")
 
     # ---- the arm
@@ -114,6 +125,12 @@ class World:
     def opening(self) -> float:
         """Measured distance between the fingers, m."""
         return float(self.data.qpos[7] + self.data.qpos[8])
+
+    @property
+    def blocked(self) -> float:
+        """How much wider than they are the fingers are told to be, m: far above 0, something keeps them from opening;
+        far below 0, something is between them."""
+        return self._opening - self.opening
 
     @property
     def tool(self) -> np.ndarray:
@@ -142,7 +159,20 @@ class World:
 
     def pressed(self, name: str) -> float:
         """How far a button or buzzer is pushed down, m."""
-        return float(max(-self.data.qpos[self._caps[name]], 0.0))
+        return float(max(-self.data.qpos[self._parts[name]], 0.0))
+
+    def slid(self, name: str) -> float:
+        """How far a drawer is out, m."""
+        return float(self.data.qpos[self._parts[name]])
+
+    def part(self, name: str) -> np.ndarray:
+        """Origin of an item's moving part (3,): a drawer's is between its front and its tab, at the table's height."""
+        return self.data.xpos[self.model.body(name + PART).id]
+
+    def velocity(self, name: str) -> np.ndarray:
+        """Of the centre of a free item (3,), m/s."""
+        first = self.model.body(name).dofadr[0]
+        return self.data.qvel[first : first + 3].copy()
 
     def touching(self, name: str) -> bool:
         """The item touches a finger."""

@@ -5,6 +5,7 @@ Distances in m, angles in rad, positions in the base frame (x forward, y left, z
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -41,15 +42,23 @@ KINDS = {
     "button": Kind((0.030, 0.034), (0.030, 0.034), 0.0, "plastic"),
     "buzzer": Kind((0.032, 0.036), (0.050, 0.056), 0.0, "plastic"),
     "box": Kind((0.024, 0.026), (0.044, 0.048), 0.10, "wood", True),
+    "drawer": Kind((0.048, 0.052), (0.070, 0.074), 0.0, "wood"),
+    "square": Kind((0.050, 0.056), (0.002, 0.003), 0.0, "wood"),
 }
 KIND_NAMES, COLOUR_NAMES = tuple(KINDS), tuple(COLOURS)
 GRASPABLE = tuple(name for name, kind in KINDS.items() if kind.graspable and name != "box")
-HELD_OUT = (("red", "ball"), ("green", "cube"), ("blue", "cylinder"), ("yellow", "bowl"), ("purple", "plate"))
+HELD_OUT = (
+    ("red", "ball"), ("green", "cube"), ("blue", "cylinder"), ("yellow", "bowl"), ("purple", "plate"),
+    ("orange", "button"), ("blue", "drawer"), ("red", "square"),
+)  # fmt: skip
 
 WORKSPACE = ((0.28, -0.32, 0.01), (0.68, 0.32, 0.45))  # (min, max) of the tool
 SCALE = (0.04, 0.04, 0.04, 0.3)  # m, m, m, rad a control step for an action of 1
 TABLE = ((0.34, -0.25), (0.61, 0.25))  # (min, max) x, y of where object centres are drawn
 GAP = 0.045  # m between two objects: room for an open finger
+DRAWER_TRAVEL = 0.10  # m that a drawer can be pulled out
+DRAWER_Y, DRAWER_PITCH = 0.225, 0.122  # m: drawers stand in a row at this |y|, this far apart, and open to the middle
+BESIDE_DRAWERS = 0.070  # m, |y| of the nearest object on the other side
 
 
 @dataclass(frozen=True)
@@ -65,10 +74,16 @@ class Item:
     position: tuple[float, float, float]
     yaw: float
     role: str
+    slid: float = 0.0  # m that a drawer is out at the start
 
     @property
     def label(self) -> str:
         return f"{self.colour} {self.kind}"
+
+
+def half_depth(drawer: Item) -> float:
+    """Of a drawer's chest, m, along the way that the tray slides."""
+    return 1.2 * drawer.radius
 
 
 @dataclass(frozen=True)
@@ -137,13 +152,23 @@ class SceneDraw:
             free = self.pairs(wish_kinds, wish_colours)
             self.add(role, wish_kinds if free else kinds, wish_colours if free else COLOUR_NAMES)
 
-    def scene(self, words: dict[str, str] | None = None, table=TABLE, gap: float = GAP, aside: float = 0.0) -> Scene:
+    def scene(
+        self,
+        words: dict[str, str] | None = None,
+        table=TABLE,
+        gap: float = GAP,
+        aside: float = 0.0,
+        slid: tuple[float, float] = (0.0, 0.0),
+        accept: Callable[[list[Item]], bool] | None = None,
+    ) -> Scene:
         """Place everything (more things in split "distractors") and draw light, camera and the arm's start. Items of
-        one kind lie at least `aside` m apart in y: seen from the microphones in other directions."""
+        one kind lie at least `aside` m apart in y: seen from the microphones in other directions. `slid` (m): range of
+        how far drawers are out; `accept` refuses places that would not do."""
         if self.split == "distractors":
             for _ in range(2):
                 self.add("extra", GRASPABLE)
-        return Scene(tuple(self._place(table, gap, aside)), self._look(), self._start(), dict(words or {}))
+        items = self._place(table, gap, aside, slid, accept or (lambda items: True))
+        return Scene(tuple(items), self._look(), self._start(), dict(words or {}))
 
     def _item(self, role: str, kind: str, colour: str) -> Item:
         radius = self._size(KINDS[kind].radius)
@@ -161,19 +186,37 @@ class SceneDraw:
         span = high - low
         return float(self.rng.choice([self.rng.uniform(low - 0.4 * span, low), self.rng.uniform(high, high + 0.4 * span)]))
 
-    def _place(self, table, gap: float, aside: float) -> list[Item]:
+    def _place(self, table, gap: float, aside: float, slid, accept) -> list[Item]:
         """Rejection sampling, the largest first; starts again when an item finds no room."""
         order = sorted(range(len(self.items)), key=lambda i: -self.items[i].radius)
+        drawers, table = self._row_of_drawers(table, slid)
         for _ in range(200):
-            placed: dict[int, Item] = {}
-            for i in order:
+            placed = dict(drawers)
+            for i in (i for i in order if i not in drawers):
                 spot = self._spot(self.items[i], list(placed.values()), table, gap, aside)
                 if spot is None:
                     break
                 placed[i] = replace(self.items[i], position=(*spot, self.items[i].height / 2))
             else:
-                return [placed[i] for i in range(len(self.items))]
+                items = [placed[i] for i in range(len(self.items))]
+                if accept(items):
+                    return items
         raise ValueError(f"{len(self.items)} items with gaps of {gap} m find no room on {table}")
+
+    def _row_of_drawers(self, table, slid) -> tuple[dict[int, Item], tuple]:
+        """The drawers by index, in a row along x on one side, and what they leave of the table for the rest."""
+        drawers = [i for i, item in enumerate(self.items) if item.kind == "drawer"]
+        if not drawers:
+            return {}, table
+        side = int(self.rng.choice((-1, 1)))
+        middle, length = self.rng.uniform(0.465, 0.485), DRAWER_PITCH * (len(drawers) - 1)
+        row = {}
+        for i, x in zip(drawers, middle + np.linspace(-length / 2, length / 2, len(drawers))):
+            spot = (float(x), side * DRAWER_Y, self.items[i].height / 2)
+            row[i] = replace(self.items[i], position=spot, yaw=-side * np.pi / 2, slid=float(self.rng.uniform(*slid)))
+        (x_min, y_min), (x_max, y_max) = table
+        y_range = (y_min, -BESIDE_DRAWERS) if side > 0 else (BESIDE_DRAWERS, y_max)
+        return row, ((x_min, y_range[0]), (x_max, y_range[1]))
 
     def _spot(self, item: Item, placed: list[Item], table, gap: float, aside: float) -> tuple[float, float] | None:
         def fits(x: float, y: float, other: Item) -> bool:

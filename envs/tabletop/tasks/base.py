@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from envs.tabletop.scene import WORKSPACE, Item, Scene
+from envs.tabletop.scene import WORKSPACE, Item, Scene, half_depth
 
 if TYPE_CHECKING:
     from envs.tabletop.physics import World
@@ -30,6 +30,9 @@ class Task:
 
     def begin(self, world: World, heard_at: float, rng: np.random.Generator) -> None:
         """Called once, when the world stands. `heard_at` (s): when the instruction will be known."""
+
+    def after_step(self, world: World) -> None:
+        """Called after every control period, before anything is judged: for what has a course of its own."""
 
     def cues(self) -> tuple[float, ...]:
         """Times (s) of sounds that nobody could foresee and that the expert reacts to."""
@@ -73,6 +76,11 @@ def lifted(world: World, item: Item, height: float) -> bool:
     return world.held(item.name) and world.position(item.name)[2] - item.height / 2 > height
 
 
+def having(world: World, *roles: str) -> list[Item]:
+    """The items of these roles, if any."""
+    return [item for item in world.scene.items if item.role in roles]
+
+
 def wrong_lifted(world: World, items: list[Item], height: float = 0.05) -> bool:
     return any(lifted(world, item, height) for item in items)
 
@@ -89,6 +97,26 @@ def inside(world: World, item: Item, bowl: Item) -> bool:
     offset = world.position(item.name) - world.position(bowl.name)
     low = offset[2] < bowl.height / 2 + 0.25 * item.height
     return bool(np.hypot(*offset[:2]) < bowl.radius - 0.005 and low)
+
+
+def on(world: World, item: Item, support: Item) -> bool:
+    """The item touches a plate or another object and its centre is above that one's top."""
+    offset = world.position(item.name) - world.position(support.name)
+    above = np.hypot(*offset[:2]) < support.radius - 0.004 and offset[2] > support.height / 2
+    return bool(above and world.in_contact(item.name, support.name))
+
+
+def in_drawer(world: World, item: Item, drawer: Item) -> bool:
+    """The item's centre is within the drawer's tray."""
+    along, across, up = world.rotation(drawer.name).T @ (world.position(item.name) - world.position(drawer.name))
+    length = abs(along - world.slid(drawer.name)) < half_depth(drawer)
+    return bool(length and abs(across) < drawer.radius and up < 0.4 * drawer.height)
+
+
+def in_square(world: World, item: Item, square: Item, margin: float = 0.01) -> bool:
+    """The item's centre is over the square, at least `margin` (m) from its sides."""
+    offset = np.abs(world.position(item.name) - world.position(square.name))
+    return bool(offset[:2].max() < square.radius - margin)
 
 
 def released(world: World, item: Item) -> bool:

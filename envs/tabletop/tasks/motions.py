@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from envs.tabletop.mjcf import HOOK
 from envs.tabletop.physics import World
-from envs.tabletop.scene import SCALE, WORKSPACE, Item
+from envs.tabletop.scene import DRAWER_TRAVEL, SCALE, WORKSPACE, Item, half_depth
+from envs.tabletop.tasks.base import in_drawer, inside, on
 
 OPEN, CLOSED = 1.0, -1.0
 HOVER = 0.075  # m above the goal at which the tool travels
@@ -18,6 +20,9 @@ TRAVEL = 0.9  # of the greatest step, far away
 GAIN = 0.55  # of the distance, near
 FUNNEL = 2.0  # height per horizontal distance that is allowed to the tool: it comes down within this cone
 TIP = 0.010  # m that the finger tips reach below the tool point
+FINGER = 0.012  # m, half of two closed fingers along the way they open, and half of one, rounded up, across it
+HOOKED = 0.040  # m, height of the tool with which a drawer's tab is pulled and pushed
+PUSHING = -0.5  # gripper command: two prongs 2 cm apart, between which a pushed object does not turn away
 
 
 def wait(world: World) -> np.ndarray:
@@ -45,10 +50,9 @@ def approach(world: World, goal, yaw: float | None = None, gripper: float = OPEN
     turned = 0.0 if yaw is None else abs(wrap(yaw - target[3]))
     aside = np.hypot(*(goal[:2] - target[:2]))
     height = goal[2] + np.clip(FUNNEL * (aside - 0.006) + 0.1 * (turned - 0.1), 0.0, hover)
-    action = toward(world, (*goal[:2], height), yaw, gripper)
-    below = max(height - target[2], 0.0)
-    action[:2] *= np.clip(1.0 - (below - 0.01) / 0.03, 0.0, 1.0)
-    return action
+    high_enough = np.clip(1.0 - (height - target[2] - 0.01) / 0.03, 0.0, 1.0)
+    point = target[:2] + high_enough * (goal[:2] - target[:2])
+    return toward(world, (*point, height), yaw, gripper)
 
 
 def lift(world: World, height: float, gripper: float) -> np.ndarray:
@@ -79,14 +83,26 @@ def grasp_point(world: World, item: Item) -> np.ndarray:
 
 
 def grasp_yaw(world: World, item: Item) -> float:
-    """Yaw, nearest to zero, that lays the fingers on two sides of the item as it lies."""
+    """Yaw, nearest to zero, that lays the fingers on two sides of the item as it lies; where something stands close to a
+    round one, the fingers keep clear of it."""
     axes = world.rotation(item.name)
     if item.kind == "cylinder" and abs(axes[2, 2]) < 0.7:  # toppled: the fingers close across its axis
         return wrap(np.arctan2(axes[1, 2], axes[0, 2]), np.pi)
     if item.kind not in ("cube", "box"):
-        return 0.0
+        return _toward_neighbour(world, item)
     flat = axes[:, 0] if abs(axes[2, 0]) < 0.7 else axes[:, 1]
     return wrap(np.arctan2(flat[1], flat[0]), np.pi / 2 if item.kind == "cube" else np.pi)
+
+
+def _toward_neighbour(world: World, item: Item) -> float:
+    """Yaw along the line to what stands within a finger's room of the item; 0 where nothing does."""
+    close, yaw = 0.025, 0.0
+    for other in world.scene.items:
+        way = (world.position(other.name) - world.position(item.name))[:2]
+        room = np.hypot(*way) - other.radius - item.radius
+        if other is not item and other.kind != "square" and -item.radius < room < close:
+            close, yaw = room, _either_way(world, np.arctan2(way[1], way[0]))
+    return yaw
 
 
 def carry(world: World, item: Item, place, drop: float = 0.0) -> np.ndarray:
@@ -96,10 +112,51 @@ def carry(world: World, item: Item, place, drop: float = 0.0) -> np.ndarray:
 
 
 def release(world: World, item: Item, retreat: float = 0.12) -> np.ndarray:
-    """Open; rise (by `retreat` over the item) once the fingers are wider than it."""
-    if world.opening < 2 * item.radius + 0.010:
+    """Open; rise (by `retreat` over the item) once the fingers are wider than it, or cannot open."""
+    if world.opening < 2 * item.radius + 0.010 and world.blocked < 0.015:
         return toward(world, world.target[:3], None, OPEN)
     return lift(world, world.position(item.name)[2] + retreat, OPEN)
+
+
+def put(world: World, item: Item, place, there: bool, drop: float = 0.02) -> np.ndarray:
+    """Fetch an item and let go of it `drop` m over `place` (3,), where its underside shall be; `there`: it has come to
+    where it belongs."""
+    if there:
+        return release(world, item)
+    if grasped(world, item):
+        return carry(world, item, np.add(place, (0, 0, half_height(world, item))), drop)
+    return grasp(world, item)
+
+
+def put_in_bowl(world: World, item: Item, bowl: Item, shift: float = 0.0) -> np.ndarray:
+    """`shift` (m, along x): beside the bowl's middle."""
+    floor = world.position(bowl.name) + (shift, 0, -bowl.height / 2)
+    return put(world, item, floor, inside(world, item, bowl))
+
+
+def put_on(world: World, item: Item, support: Item, top: float) -> np.ndarray:
+    """Set it down until it touches; `top` (m): where the support's surface is, over its centre."""
+    return put(world, item, world.position(support.name) + (0, 0, top), on(world, item, support), drop=-0.004)
+
+
+def put_in_drawer(world: World, item: Item, drawer: Item) -> np.ndarray:
+    """Let it fall into the part of the tray that is out."""
+    out, drop = world.rotation(drawer.name)[:, 0], 0.045
+    middle = world.position(drawer.name) + (half_depth(drawer) + world.slid(drawer.name) / 2) * out
+    over = np.abs(world.position(item.name) - (*middle[:2], half_height(world, item) + drop))
+    there = in_drawer(world, item, drawer) or (over < (0.01, 0.01, 0.008)).all()
+    return put(world, item, (*middle[:2], 0.0), there, drop)
+
+
+def left(world: World, item: Item) -> bool:
+    """The fingers do not touch it and are well away: closing them would not catch it."""
+    return not world.touching(item.name) and bool(np.linalg.norm(world.tool[:3] - world.position(item.name)) > 0.07)
+
+
+def half_height(world: World, item: Item) -> float:
+    """From an item's underside to its centre, as it lies, m."""
+    toppled = item.kind == "cylinder" and abs(world.rotation(item.name)[2, 2]) < 0.7
+    return item.radius if toppled else item.height / 2
 
 
 def press(world: World, item: Item, depth: float) -> np.ndarray:
@@ -108,6 +165,57 @@ def press(world: World, item: Item, depth: float) -> np.ndarray:
     if world.opening > 0.02:
         return approach(world, top + (0, 0, 0.06), 0.0, CLOSED)
     return approach(world, top, 0.0, CLOSED)
+
+
+def push(world: World, item: Item, goal) -> np.ndarray:
+    """Shove an item over the table to a point (2,): come down behind it, fingers side by side, and follow it."""
+    spot = world.position(item.name)
+    way, offset = np.subtract(goal[:2], spot[:2]), world.tool[:2] - spot[:2]
+    far = float(np.linalg.norm(way))
+    if far < 0.012:
+        return lift(world, 0.12, PUSHING)
+    if world.opening > 0.03 and np.linalg.norm(world.tool[:3] - spot) < item.radius + 0.02:
+        return release(world, item)  # it has come between the fingers
+    way, contact = way / far, item.radius + FINGER
+    yaw = _either_way(world, np.arctan2(way[1], way[0]))
+    along, across = offset @ way, abs(offset[0] * way[1] - offset[1] * way[0])
+    behind = -contact - 0.05 < along < -item.radius and across < 0.014
+    ready = behind and world.tool[2] < TIP + 0.02 and abs(yaw - world.tool[3]) < 0.3
+    if ready:
+        return toward(world, (*(spot[:2] + (min(far, 0.04) - contact) * way), TIP + 0.006), yaw, PUSHING)
+    return approach(world, (*(spot[:2] - (contact + 0.025) * way), TIP + 0.006), yaw, PUSHING)
+
+
+def _either_way(world: World, angle: float) -> float:
+    """The yaw, of those that lay the tool's x axis along a line at this angle, that is nearest to the present one and
+    far from the joint's limits."""
+    nearest = world.tool[3] + wrap(angle - world.tool[3], np.pi)
+    return nearest if abs(nearest) < 2.0 else wrap(angle, np.pi)
+
+
+def pull_open(world: World, drawer: Item) -> np.ndarray:
+    """Hook closed fingers behind the drawer's tab and pull."""
+    pull = DRAWER_TRAVEL - 0.004 - world.slid(drawer.name) + HOOK / 2 - FINGER
+    return _slide(world, drawer, start=0.0, end=pull, low=-HOOK / 2, high=HOOK / 2 + 0.01)
+
+
+def push_shut(world: World, drawer: Item) -> np.ndarray:
+    """Come down with closed fingers before the drawer's tab and push."""
+    touch = HOOK / 2 + 0.004 + FINGER
+    return _slide(world, drawer, start=touch + 0.02, end=touch - 0.004 - world.slid(drawer.name), low=0.035, high=0.09)
+
+
+def _slide(world: World, drawer: Item, start: float, end: float, low: float, high: float) -> np.ndarray:
+    """Come down at `start`; with the tool between `low` and `high`, go to `end`. All in m along the drawer's way, from
+    the middle of the gap behind its tab."""
+    out, gap = world.rotation(drawer.name)[:, 0], world.part(drawer.name) + (0, 0, HOOKED)
+    offset = world.tool[:3] - gap
+    along, across = offset @ out, abs(offset[0] * out[1] - offset[1] * out[0])
+    if world.opening > 0.02:
+        return approach(world, gap + start * out + (0, 0, 0.06), 0.0, CLOSED)
+    if low < along < high and across < 0.03 and offset[2] < 0.012:
+        return toward(world, gap + end * out, 0.0, CLOSED)
+    return approach(world, gap + start * out, 0.0, CLOSED)
 
 
 def wrap(angle: float, period: float = 2 * np.pi) -> float:

@@ -63,12 +63,7 @@ class PlaceIn(Task):
         }
 
     def expert(self, world):
-        if inside(world, self.item, self.bowl):
-            return motions.release(world, self.item)
-        if motions.grasped(world, self.item):
-            floor = world.position(self.bowl.name) - (0, 0, self.bowl.height / 2)
-            return motions.carry(world, self.item, floor + (0, 0, self.item.height / 2), drop=0.02)
-        return motions.grasp(world, self.item)
+        return motions.put_in_bowl(world, self.item, self.bowl)
 
     def focus(self, world):
         busy = motions.grasped(world, self.item) or inside(world, self.item, self.bowl)
