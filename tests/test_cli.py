@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import yaml
 
+from agent import checkpoint
 from envs.tabletop.env import TabletopEnv
 from envs.tabletop.tasks import TASKS
 from envs.tabletop.words import instruction
-from training import cli, demo, doctor, phrases, settings
+from tests.tiny import tiny_model
+from training import cli, demo, doctor, phrases, play, settings
 from training.settings import SettingsError, compose
 
 
@@ -158,10 +160,21 @@ def test_a_scene_that_does_not_exist_is_said(monkeypatch):
 
 
 def test_the_demo_tells_each_task_both_ways(tmp_path):
-    jobs = demo.jobs(10, 2000, tmp_path)
+    tasks = list(TASKS)[:4]
+    jobs = demo.jobs(tasks, 10, 2000, tmp_path)
     ways = {(job.task, job.instruct) for job in jobs}
     assert len(jobs) == len({job.seed for job in jobs}) == 10
-    assert {way for _, way in ways} == {"text", "voice"} and len({task for task, _ in ways}) == min(10, len(TASKS))
+    assert {way for _, way in ways} == {"text", "voice"} and {task for task, _ in ways} == set(tasks)
+
+
+def test_a_checkpoint_is_asked_for_the_tasks_that_it_learned(tmp_path):
+    model, processor, config = tiny_model()
+    for notes, tasks in (({"tasks": ["pick_up", "reach"]}, ["reach", "pick_up"]), ({}, list(TASKS))):
+        checkpoint.save(tmp_path, model, config, processor.tokenizer, notes=notes)
+        assert play.task_names([], str(tmp_path)) == tasks
+    assert play.task_names(["stack"], str(tmp_path)) == ["stack"] and play.task_names([], "expert") == list(TASKS)
+    with pytest.raises(SettingsError, match="juggle"):
+        play.task_names(["juggle"])
 
 
 def test_the_doctor_says_what_to_do_and_survives_a_dead_check():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 from training import evaluate
 from training.play import Job, Setting, check_split, fingerprint, task_names
@@ -16,11 +16,12 @@ def main(cfg: Mapping[str, Any]) -> int:
     check_split(cfg["split"], "mixed")
     out, pace = Path(cfg["out"]), 1 if cfg["policy"] == "expert" else 4
     setting = Setting(cfg["policy"], cfg["env"]["id"], cfg["env"]["kwargs"], cfg["split"], pace)
-    protocol = {"tasks": task_names([]), "seed": cfg["seed"], "instruct": "text and voice in turn", **asdict(setting)}
+    tasks = task_names([], cfg["policy"])
+    protocol = {"tasks": tasks, "seed": cfg["seed"], "instruct": "text and voice in turn", **asdict(setting)}
     protocol |= {"weights": fingerprint(cfg["policy"]), "mujoco": version("mujoco")}
     clear(out)
     evaluate.claim(out, protocol)
-    chosen = jobs(cfg["episodes"], cfg["seed"], out)
+    chosen = jobs(tasks, cfg["episodes"], cfg["seed"], out)
     evaluate.play(chosen, (setting, cfg["device"]), cfg["workers"], out / "episodes.jsonl")
     figures = evaluate.summarise(out)
     page = write_report(out, f"Soma: {cfg['episodes']} episodes on the tabletop")
@@ -29,9 +30,8 @@ def main(cfg: Mapping[str, Any]) -> int:
     return int(any(counts["errors"] for counts in figures["tasks"].values()))
 
 
-def jobs(episodes: int, seed: int, out: Path) -> list[Job]:
+def jobs(tasks: Sequence[str], episodes: int, seed: int, out: Path) -> list[Job]:
     """Tasks in turn; the way of telling changes from each to the next, and from round to round."""
-    tasks = task_names([])
     found = []
     for i in range(episodes):
         task, way = tasks[i % len(tasks)], ("text", "voice")[(i + i // len(tasks)) % 2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from difflib import SequenceMatcher
+from functools import cache
 
 from envs.tabletop.env import streams
 from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES
@@ -13,31 +14,44 @@ from training.settings import SettingsError
 SLOT = re.compile(r"\{(\w+)\}")
 LABEL = re.compile(rf"\b({'|'.join(COLOUR_NAMES)}) ({'|'.join(KIND_NAMES)})\b")
 ALIKE = 0.6  # similarity from which words are taken for a phrasing
+SCENES = 40  # of a task, that tell what kinds of things it is about
 SEEDS = 5000  # tried before a scene is said not to exist
 
 
 def understand(text: str) -> tuple[str, dict[str, str]]:
     """(task, what fills the slots of its phrasings). Raises SettingsError for words like no phrasing."""
     labels, shape = [" ".join(pair) for pair in LABEL.findall(text.lower())], LABEL.sub("{}", text.lower())
-    best, task, slots = max(_likeness(shape, len(labels)), default=(0.0, "", ()))
-    if best < ALIKE:
-        examples = "; ".join(_filled(task.forms[0]) for task in TASKS.values())
+    alike = [found for found in _candidates(shape, labels) if found[1] >= ALIKE]
+    if not alike:
+        examples = "; ".join(map(_example, TASKS))
         raise SettingsError(f"{text!r}: no task is asked for like this; examples: {examples}; or take scene=TASK")
+    _, _, task, slots = max(alike)
     return task, dict(zip(slots, labels))
 
 
-def _likeness(shape: str, labels: int):
-    """(similarity, task, slots) of every phrasing with that many slots."""
+def _candidates(shape: str, labels: list[str]):
+    """(whether the task has such things in these slots, similarity, task, slots) of every phrasing with that many."""
     for name, task in TASKS.items():
         for form in (*task.forms, *task.held_out_forms):
             slots = tuple(SLOT.findall(form))
-            if len(slots) == labels:
-                yield SequenceMatcher(None, shape, SLOT.sub("{}", form)).ratio(), name, slots
+            if len(slots) == len(labels):
+                fits = all(label.split()[1] in _kinds(name)[slot] for slot, label in zip(slots, labels))
+                yield fits, SequenceMatcher(None, shape, SLOT.sub("{}", form)).ratio(), name, slots
 
 
-def _filled(form: str) -> str:
-    words = iter(("red cube", "blue bowl", "green ball"))
-    return SLOT.sub(lambda _: next(words), form)
+@cache
+def _kinds(task: str) -> dict[str, set[str]]:
+    """Slot -> the kinds of things that fill it, from some scenes."""
+    found: dict[str, set[str]] = {}
+    for seed in range(SCENES):
+        for slot, label in TASKS[task]().scene(streams("train", seed)[0], "train").words.items():
+            found.setdefault(slot, set()).add(label.split()[1])
+    return found
+
+
+def _example(task: str) -> str:
+    """The first phrasing of a task, about the things of one scene."""
+    return TASKS[task].forms[0].format(**TASKS[task]().scene(streams("train", 0)[0], "train").words)
 
 
 def find_scene(task: str, words: dict[str, str], split: str, first: int) -> int:

@@ -52,9 +52,21 @@ class Job:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def task_names(asked: Sequence[str]) -> list[str]:
-    """Those that were asked for, or all. Raises SettingsError."""
-    return [require("task", name, envs.TASK_NAMES) for name in asked] or list(envs.TASK_NAMES)
+def task_names(asked: Sequence[str], policy: str = "expert") -> list[str]:
+    """Those that were asked for; else those that the policy's weights were trained for; else all. Raises SettingsError
+    and agent.checkpoint.CheckpointError."""
+    if asked:
+        return [require("task", name, envs.TASK_NAMES) for name in asked]
+    return [name for name in envs.TASK_NAMES if name in learned(policy)] or list(envs.TASK_NAMES)
+
+
+def learned(policy: str) -> list[str]:
+    """The tasks that a checkpoint says it was trained for; [] where it says nothing, and for policies without weights."""
+    if policy in OWN_POLICIES:
+        return []
+    from agent.checkpoint import find, page
+
+    return page(find(policy))["notes"].get("tasks", [])
 
 
 def check_split(split: str, instruct: str) -> None:

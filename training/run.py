@@ -41,7 +41,7 @@ def prepare(cfg: Mapping[str, Any], player: Player, recording: np.ndarray | None
     scene = task_names([cfg["scene"]])[0] if cfg["scene"] else None
     task, words = (scene, {}) if scene or not said else understand(said)
     if not task:
-        task = task_names([])[0]
+        task = task_names([], cfg["policy"])[0]
         print(f"nothing was said that asks for a task: the scene is one of {task}; scene=TASK takes another")
     seed = find_scene(task, words, cfg["split"], cfg["seed"])
     options = {"instruction": said} if said else {}

@@ -53,7 +53,13 @@ def demos(cfg: Mapping[str, Any]) -> Trainer:
     processor = Processor(model.spec, tokenizer, config["image_size"])
     windows = [windows_of(reader, folder, processor, model.horizon, cfg) for reader, folder in zip(readers, folders)]
     shares = cfg["stage"]["shares"] or [reader.length for reader in readers]
-    return Trainer(model, config, tokenizer, Mixture(windows, shares), schedule(cfg), cfg["out"])
+    return Trainer(model, config, tokenizer, Mixture(windows, shares), schedule(cfg), cfg["out"],
+                   {"tasks": tasks_of(readers)})
+
+
+def tasks_of(readers: list[DemoReader]) -> list[str]:
+    """Names of the tasks that the datasets demonstrate, where they say so."""
+    return sorted({e.info["task_name"] for reader in readers for e in reader.episodes if "task_name" in e.info})
 
 
 def windows_of(reader: DemoReader, folder: str, processor: Processor, horizon: int, cfg: Mapping[str, Any]) -> DemoWindows:
@@ -72,7 +78,7 @@ def hearing(cfg: Mapping[str, Any]) -> Trainer:
     sentences = bank_sentences(stage["sentences"], cfg["seed"])
     VoiceBank.build(cfg["data"], sentences, "train", stage["voices"], cfg["seed"], cfg["threads"])
     data = Utterances(cfg["data"], processor, stage["batch"], cfg["seed"])
-    return Trainer(model, page["model"], processor.tokenizer, data, schedule(cfg), cfg["out"])
+    return Trainer(model, page["model"], processor.tokenizer, data, schedule(cfg), cfg["out"], page["notes"])
 
 
 def start(cfg: Mapping[str, Any], spec: Spec, tasks: list[str]) -> tuple[EmbodiedModel, PreTrainedTokenizerBase, Mapping]:

@@ -106,9 +106,11 @@ class Average:
 
 
 class Trainer:
-    """Model, optimiser, average and their state on disk; `run` is the loop."""
+    """Model, optimiser, average and their state on disk; `run` is the loop. notes: plain values kept in the checkpoint."""
 
-    def __init__(self, model: EmbodiedModel, config: Mapping, tokenizer, data, schedule: Schedule, out: str | Path):
+    def __init__(self, model: EmbodiedModel, config: Mapping, tokenizer, data, schedule: Schedule, out: str | Path,
+                 notes: Mapping | None = None):
+        self.notes = dict(notes or {})
         self.model, self.config, self.tokenizer, self.data = model, config, tokenizer, data
         self.schedule, self.out, self.step = schedule, Path(out), 0
         self.accelerator = Accelerator(mixed_precision=precision(schedule.precision))
@@ -164,7 +166,7 @@ class Trainer:
             (folder / f"{name}.tmp").replace(folder / f"{name}.safetensors")
         (folder / "step.json").write_text(json.dumps({"step": self.step, "average": self.average.step}))
         self.average.swap(self.model)
-        checkpoint.save(self.out / "weights", self.model, self.config, self.tokenizer, notes={"steps": self.step})
+        checkpoint.save(self.out / "weights", self.model, self.config, self.tokenizer, notes=self.notes | {"steps": self.step})
         self.average.swap(self.model)
 
     def resume(self) -> None:
