@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 KINDS, COLOURS = 16, 16  # classes at most; the last kind means "nothing here"
+RARE = 0.1  # weight of a cell in which nothing is: most are
 COLUMNS = {"front": 5, "wrist": 7}  # where a camera's (u, v) stand in an object row
 
 
@@ -19,6 +20,7 @@ class ObjectHead(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.net = nn.Linear(width, KINDS + COLOURS + 2)
+        self.register_buffer("balance", torch.tensor([1.0] * (KINDS - 1) + [RARE]), persistent=False)
 
     def forward(self, grid: Tensor, objects: Tensor, camera: str) -> Tensor:
         """grid (M, P, P, width), objects (M, O, 9) -> scalar loss."""
@@ -26,9 +28,9 @@ class ObjectHead(nn.Module):
         kind, colour, place = out.split([KINDS, COLOURS, 2], -1)
         target = cells(objects, grid.shape[1], COLUMNS[camera])
         found = target[..., 0] < KINDS - 1
-        loss = nn.functional.cross_entropy(kind.flatten(0, 1), target[..., 0].flatten().long())
+        loss = nn.functional.cross_entropy(kind.flatten(0, 1), target[..., 0].flatten().long(), self.balance)
         if found.any():
-            loss = loss + 0.2 * nn.functional.cross_entropy(colour[found], target[..., 1][found].long())
+            loss = loss + nn.functional.cross_entropy(colour[found], target[..., 1][found].long())
             loss = loss + 0.5 * (place[found] - target[..., 2:][found]).abs().mean()
         return loss
 

@@ -80,8 +80,8 @@ class EmbodiedModel(nn.Module):
                                            if name in spec.cameras})
         named = [name for name in TOOL if name in spec.state]
         self.tool_columns = [spec.state.index(name) for name in named] if len(named) == 3 else []
-        self.pointer = GoalPointer(width, tuple(spec.cameras))
-        self.sides = {name: p.side for name, p in self.projectors.items() if p.side}
+        self.pointer = GoalPointer(width, dict.fromkeys(spec.cameras, self.vision.grid), self.vision.width,
+                                   len(spec.state))
 
     # -- stages 1 and 2: encode and project ---------------------------------------------------------------------
 
@@ -135,20 +135,23 @@ class EmbodiedModel(nn.Module):
         blocks = torch.cat([body, *asks], 2).flatten(1, 2)
         thought = self.backbone(torch.cat([memory, blocks], 1), visible, positions)
         acts = torch.stack([thought.hidden[:, layout.act_index(j)] for j in range(len(asks))], 2)
-        bodies = thought.hidden[:, layout.memory :].unflatten(1, (decisions, -1))[:, :, : layout.body]
-        bodies = bodies * body_seen[..., None]
-        parts = dict(zip([*batch.images, "state"], bodies.split([tokens.shape[2] for tokens in own], 2)))
-        felt = parts.pop("state")[:, :, 0]
+        views = {name: grid.unflatten(0, (rows, decisions)) for name, grid in grids.items()}
+        sound = newest(memory, heard, batch.absent.get("audio"))
+        goal = self.pointer(acts, self.felt(batch), sound, views, self.tool(batch), batch.absent)
         at = layout.act_index(0)
-        return Mind(thought, visible[:, at], positions[:, at], self.pointer(acts, parts, felt, self.tool(batch)), grids)
+        return Mind(thought, visible[:, at], positions[:, at], goal, grids)
+
+    def felt(self, batch: Batch) -> Tensor:
+        """The normalised state (B, K, S); zero where it is absent."""
+        if batch.state is None:
+            return self.backbone.table.new_zeros(*batch.known.shape, len(self.spec.state))
+        return _hide(self.normalize_state(batch.state), batch.absent.get("state"))
 
     def tool(self, batch: Batch) -> Tensor:
         """Where the tool is (B, K, 3) m, for robots whose state says so; else the origin."""
         if batch.state is None or not self.tool_columns:
             return self.backbone.table.new_zeros(*batch.known.shape, 3)
-        tool = batch.state[..., self.tool_columns]
-        absent = batch.absent.get("state")
-        return tool if absent is None else tool * ~absent[:, None, None]
+        return _hide(batch.state[..., self.tool_columns], batch.absent.get("state"))
 
     def asks(self, text: Tensor, text_seen: Tensor, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
         """The instruction and the queries, each with its <act> token, which starts from the mean of its text:
@@ -188,7 +191,7 @@ class EmbodiedModel(nn.Module):
         losses = {"action": self.generator.loss(self.prefix(mind), actions, batch.action_weight)}
         if batch.goal is not None:
             losses["goal"] = point_loss(mind.goal, batch.goal, batch.goal_weight)
-            losses["pixel"] = pixel_loss(mind.goal, batch.goal_pixels, batch.goal_weight, self.sides)
+            losses["pixel"] = pixel_loss(mind.goal, batch.goal_pixels, batch.goal_weight, batch.absent)
         if batch.objects is not None and self.object_heads:
             rows = batch.objects.flatten(0, 1)
             each = [head(mind.grids[name], rows, name) for name, head in self.object_heads.items()]
@@ -273,6 +276,17 @@ def _mean(tokens: Tensor, seen: Tensor) -> Tensor:
     """Mean over the tokens (B, K, L, D) that are seen (B, K, L); zero where none is."""
     weight = seen.to(tokens.dtype)[..., None]
     return (tokens * weight).sum(2) / weight.sum(2).clamp(min=1.0)
+
+
+def newest(memory: Tensor, heard: Tensor, deaf: Tensor | None) -> Tensor:
+    """Of the memory tokens (B, N, D), the last that each decision has heard (B, K); zero before the first."""
+    before = nn.functional.pad(memory, (0, 0, 1, 0))
+    return _hide(before.gather(1, heard[..., None].expand(-1, -1, memory.shape[-1])), deaf)
+
+
+def _hide(values: Tensor, absent: Tensor | None) -> Tensor:
+    """(B, K, S) with zeros for the samples that are absent (B,)."""
+    return values if absent is None else values * ~absent[:, None, None]
 
 
 def _present(tokens: Tensor, absent: Tensor | None) -> Tensor:

@@ -31,32 +31,43 @@ class ExpertPolicy:
 
 
 class TakeOver:
-    """The learner drives for a stretch drawn from the seed, then the expert shows how to go on from where that led
-    (after DAgger, Ross et al. 2011; whole stretches, so that what follows is the expert's own path).
+    """Learner and expert take turns, the learner first, so that the expert shows how to go on from where the learner
+    has led (after DAgger, Ross et al. 2011); in whole turns, so that what follows is the expert's own path. Each lasts
+    up to `longest` s, drawn from the seed; after `practice` s the expert finishes.
 
     Asked at every control step; the learner decides every `decide_every` steps and hears all that sounded meanwhile.
-    `driving`: whether the last answer was the learner's. longest: s that it drives at most.
+    `driving`: whether the last answer was the learner's.
     """
 
     sees = True
 
-    def __init__(self, learner, expert: ExpertPolicy, longest: float = 4.0, decide_every: int = 4):
-        self.learner, self.expert, self.longest, self.decide_every = learner, expert, longest, decide_every
+    def __init__(self, learner, expert: ExpertPolicy, longest: float = 4.0, practice: float = 8.0, decide_every: int = 4):
+        self.learner, self.expert, self.decide_every = learner, expert, decide_every
+        self.longest, self.practice = longest, practice
 
     def reset(self, spec: Spec, seed: int) -> None:
         self.learner.reset(spec, seed)
         self.expert.reset(spec, seed)
-        self.until = np.random.default_rng(seed).uniform(0.0, self.longest)
+        self.switches = turns(np.random.default_rng(seed), self.longest, self.practice)
         self.chunk, self.sound, self.driving = None, [], False
 
     def act(self, obs: Mapping[str, Any]) -> Chunk:
         now = float(obs[TIME])
-        self.driving = now < self.until
-        if not self.driving:
-            return self.expert.act(obs)
         self.sound.append(obs[AUDIO])
+        self.driving = bool(np.searchsorted(self.switches, now, side="right") % 2 == 0)
+        if not self.driving:
+            self.chunk = None
+            return self.expert.act(obs)
         steps = self.decide_every if self.chunk is None else round((now - self.chunk.stamp) * self.chunk.hz)
         if steps >= self.decide_every:
             self.chunk, steps = self.learner.act(dict(obs) | {AUDIO: np.concatenate(self.sound)}), 0
             self.sound = []
         return Chunk(self.chunk.actions[steps:], now, self.chunk.hz)
+
+
+def turns(rng: np.random.Generator, longest: float, practice: float) -> np.ndarray:
+    """Times (s) at which the driver changes, an odd number of them: the second driver has the last turn."""
+    times = [rng.uniform(0.0, longest)]
+    while times[-1] < practice or len(times) % 2 == 0:
+        times.append(times[-1] + rng.uniform(0.0, longest))
+    return np.array(times)

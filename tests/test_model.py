@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from agent import checkpoint
 from agent.encoders.audio import LAGS, CausalAudioEncoder, Features
+from agent.encoders.speech import masked
 from agent.generators.flow import FlowMatching, Prefix
+from agent.generators.goal import CameraPointer, fused
 from agent.grounding import KINDS, cells
 from agent.model import Layout
 from agent.normalizer import Normalizer
@@ -137,6 +139,44 @@ def test_sound_in_pieces_equals_sound_at_once():
     torch.testing.assert_close(memory.recall()[0], offline[-5:], rtol=1e-4, atol=1e-5)
 
 
+@given(st.integers(1, 4), st.integers(1, 30), st.integers(1, 12), st.integers(0, 40), st.integers(0, 40), st.integers(0, 9))
+def test_masks_hide_one_group_of_bands_and_one_stretch(batch, frames, bands, most_bands, most_frames, seed):
+    torch.manual_seed(seed)
+    for row in masked(torch.ones(batch, frames, bands), most_bands, most_frames):
+        columns, rows = (row == 0).all(0), (row == 0).all(1)
+        assert torch.equal(row == 0, columns[None] | rows[:, None])
+        if not (columns.all() or rows.all()):
+            for hidden, most in ((columns, most_bands), (rows, most_frames)):
+                assert hidden.sum() <= most and (hidden.int().diff() == 1).sum() + hidden[0] <= 1
+
+
+def test_fused_guess_follows_the_surest():
+    points, spreads = torch.randn(3, 4, 3), torch.rand(3, 4) + 0.1
+    spreads[:, 2] = 1e-4
+    torch.testing.assert_close(fused(points, spreads), points[:, 2], atol=1e-4, rtol=0)
+    torch.testing.assert_close(fused(points, torch.ones(3, 4)), points.mean(1))
+
+
+def test_spot_is_where_the_grid_is_pointed_at():
+    """One cell that stands out is found at its own place, moved by what it says of its inside; a hidden camera sees
+    nothing."""
+    torch.manual_seed(0)
+    pointer = CameraPointer(asked=4, width_in=6, side=8, width=16)
+    grid = torch.zeros(1, 1, 8, 8, 6)
+    with torch.no_grad():
+        for layer in (pointer.position, pointer.query[2], pointer.key, pointer.place):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        pointer.query[2].bias[0] = 400.0
+        pointer.key.weight[0, 0] = 1.0
+        pointer.place.weight[0, 1] = 1.0
+    grid[0, 0, 5, 2, 0], grid[0, 0, 5, 2, 1] = 1.0, 0.5
+    logits, spot, found = pointer(torch.zeros(1, 1, 1, 4), grid, None)
+    torch.testing.assert_close(spot[0, 0, 0], torch.tensor([(2 * 2 + 1 + 0.5) / 8 - 1, (2 * 5 + 1) / 8 - 1]), atol=2e-3, rtol=0)
+    assert found[0, 0, 0, 2] > 0.99 and logits.shape == (1, 1, 1, 65)
+    assert pointer(torch.zeros(1, 1, 1, 4), grid, torch.tensor([True]))[2][..., :3].abs().max() < 1e-3
+
+
 def test_sound_token_ends_when_it_says():
     """Token n is made of sound before its own end only, and its last samples count."""
     torch.manual_seed(0)
@@ -180,10 +220,10 @@ def flow() -> FlowMatching:
 def test_groups_of_a_prefix_do_not_see_each_other():
     model, prefix = flow(), prefix_of(3)
     x, t = torch.randn(2, 3, 4, 3), torch.rand(2, 3)
-    together = model.velocity(x, t, prefix)
+    together = model.guess(x, t, prefix)
     for n in range(3):
         one = prefix._replace(visible=prefix.visible[:, n : n + 1], condition=prefix.condition[:, n : n + 1])
-        alone = model.velocity(x[:, n : n + 1], t[:, n : n + 1], one)
+        alone = model.guess(x[:, n : n + 1], t[:, n : n + 1], one)
         torch.testing.assert_close(alone[:, 0], together[:, n], rtol=1e-4, atol=1e-5)
 
 
@@ -195,7 +235,7 @@ def test_cached_sampler_equals_uncached():
     x = torch.randn(cached.shape, generator=torch.Generator().manual_seed(1))
     for i in range(model.generator.steps):
         t = torch.full(x.shape[:2], i / model.generator.steps)
-        x = x + model.generator.velocity(x, t, model.prefix(model.think(batch))) / model.generator.steps
+        x = x + (model.generator.guess(x, t, model.prefix(model.think(batch))) - x) / (model.generator.steps - i)
     torch.testing.assert_close(cached, x, rtol=1e-4, atol=1e-5)
 
 

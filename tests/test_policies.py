@@ -3,6 +3,8 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import envs  # noqa: F401
 from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, ActionSpec, Chunk, Spec, SpecError
@@ -10,7 +12,7 @@ from envs.arm import PANDA, JointState, ee_delta_action
 from policies.base import rollout
 from policies.chunking import JointPlayer, NativePlayer
 from policies.mmllm import MMLLMPolicy
-from policies.scripted import ExpertPolicy, TakeOver
+from policies.scripted import ExpertPolicy, TakeOver, turns
 from policies.simple import RandomPolicy, ReplayPolicy
 
 
@@ -303,11 +305,11 @@ def test_the_mind_refuses_a_robot_that_it_did_not_learn(mind):
         mind.reset(tabletop(control_hz=20.0).unwrapped.policy_spec, 0)
 
 
-def test_an_expert_takes_over_from_a_learner():
-    """The learner drives for the stretch that the seed says and hears everything; then the expert finishes."""
+def test_learner_and_expert_take_turns():
+    """The learner drives in the turns that the seed says and hears everything; the expert finishes."""
     env = tabletop()
     learner = Blindfold(RandomPolicy())
-    policy = TakeOver(learner, ExpertPolicy(env), longest=2.0)
+    policy = TakeOver(learner, ExpertPolicy(env), longest=1.5, practice=3.0)
     driving = []
 
     class Watch:
@@ -315,7 +317,15 @@ def test_an_expert_takes_over_from_a_learner():
             driving.append((float(seen[TIME]), policy.driving))
 
     episode = rollout(env, policy, seed=4, decide_every=1, record=Watch())
-    until = np.random.default_rng(4).uniform(0.0, 2.0)
-    assert 0.4 < until and episode.success
-    assert all(was == (time - 0.1 < until - 1e-9) for time, was in driving[1:])
-    assert learner.samples[0] == 0 and set(learner.samples[1:]) == {4 * 1600}
+    switches = turns(np.random.default_rng(4), 1.5, 3.0)
+    assert len(switches) >= 3 and episode.success
+    assert all(was == (np.sum(switches <= time - 0.1 + 1e-9) % 2 == 0) for time, was in driving[1:])
+    heard = round(1600 * 10 * max(time for time, was in driving if was))
+    assert learner.samples[0] == 0 and heard - 4 * 1600 <= sum(learner.samples) <= heard
+
+
+@given(st.integers(0, 2**32), st.floats(0.1, 5.0), st.floats(0.0, 20.0))
+def test_turns_end_with_the_second_driver(seed, longest, practice):
+    times = turns(np.random.default_rng(seed), longest, practice)
+    assert len(times) % 2 == 1 and times[-1] >= practice
+    assert (np.diff(times, prepend=0.0) >= 0).all() and np.diff(times, prepend=0.0).max() <= longest

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from agent.processor import OBJECTS, Processor
+from agent.generators.goal import UNKNOWN
 from agent.spec import ACTION, AUDIO, IMAGES, STATE, TIME
 from agent.tokenizer import train_tokenizer
 from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES
@@ -37,7 +38,7 @@ class Recorded:
     def columns(self):
         return self.data
 
-    def audio(self, index):
+    def audio(self, index, frames=-1):
         n = LENGTHS[index] * 1600
         return {"world": np.tile(np.arange(n, dtype=np.float32)[:, None] / n, (1, 2)), "voice": np.zeros((n, 2), np.float32)}
 
@@ -99,7 +100,7 @@ def test_labels_name_what_they_point_at():
 def test_a_focus_on_nothing_points_at_no_pixel():
     data, recorded = windows()
     recorded.data[FOCUS][:] = (0.0, 0.9, 0.9)
-    assert (data.sample(0, np.random.default_rng(0))["goal_pixels"][:, 0] == -1).all()
+    assert (data.sample(0, np.random.default_rng(0))["goal_pixels"][:, 0] == UNKNOWN).all()
 
 
 def test_a_batch_depends_on_its_number_alone():

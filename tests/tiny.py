@@ -29,7 +29,7 @@ def tiny_config(**changes) -> dict:
     """The shipped model's config with every width cut down."""
     config = yaml.safe_load((CONFIGS / "pocket.yaml").read_text())
     config |= {"image_size": 32, "horizon": 4, "memory": 20}
-    config["vision"] |= {"stem": [8, 16, 16], "width": 16}
+    config["vision"] |= {"first": 8, "width": 16, "inner": 16}
     config["projectors"] = {"front": {"_target_": "agent.projectors.Linear"},
                             "wrist": {"_target_": "agent.projectors.PixelShuffle", "factor": 2}}
     config["audio"] |= {"hidden": 16, "width": 16}

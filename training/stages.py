@@ -1,4 +1,5 @@
-"""From a stage's settings to a model, its data and the loop: `demos` (imitation) and `hearing` (the recogniser).
+"""From a stage's settings to a model, its data and the loop: `demos` (imitation), `dagger` (imitation with rounds of
+practice) and `hearing` (the recogniser).
 
 Both take what `soma train` reads from training/configs/train.yaml and training/configs/stage/*.yaml.
 """
@@ -19,6 +20,7 @@ from agent.spec import ACTION, STATE, Spec
 from agent.tokenizer import load_tokenizer, train_tokenizer
 from envs.tabletop.sound import Noise, mix
 from envs.tabletop.voice_bank import VoiceBank
+from training.collect import collect
 from training.data.corpus import tokenizer_text
 from training.data.demos import DemoReader
 from training.data.frame_cache import FrameCache
@@ -30,7 +32,7 @@ from training.train import Schedule, TrainError, Trainer
 
 def train(cfg: Mapping[str, Any]) -> Path:
     """Run one stage; gives the directory of the averaged weights. Raises TrainError for settings that cannot work."""
-    stages = {"demos": demos, "hearing": hearing}
+    stages = {"demos": demos, "dagger": dagger, "hearing": hearing}
     kind = cfg["stage"]["kind"]
     if kind not in stages:
         raise TrainError(f"stage kind {kind!r}: allowed are {', '.join(stages)}")
@@ -55,6 +57,34 @@ def demos(cfg: Mapping[str, Any]) -> Trainer:
     shares = cfg["stage"]["shares"] or [reader.length for reader in readers]
     return Trainer(model, config, tokenizer, Mixture(windows, shares), schedule(cfg), cfg["out"],
                    {"tasks": tasks_of(readers)})
+
+
+def dagger(cfg: Mapping[str, Any]) -> Trainer:
+    """Imitation as `demos`, with a round of practice after each of the steps in `rounds`: the learner drives in new
+    scenes by turns with the experts (policies.scripted.TakeOver), and what they did there is learned from then on, too.
+    Raises TrainError for demonstrations that do not say which tasks they show."""
+    stage, folders = cfg["stage"], cfg["data"].split(",")
+    tasks = tasks_of([DemoReader(folder) for folder in folders])
+    if not tasks:
+        raise TrainError(f"stage=dagger practises the tasks of the demonstrations; {cfg['data']} names none")
+    practice = []
+    for n, step in enumerate(stage["rounds"], 1):
+        trainer = demos(with_practice(cfg, folders, practice))
+        trainer.run(until=step)
+        practice.append(str(trainer.out / f"practice_{n}"))
+        collect(practice[-1], tasks, stage["episodes"], stage["env"]["kwargs"], stage["env"]["id"],
+                seed=stage["first_seed"] * n, perturb=stage["perturb"], workers=cfg["threads"],
+                learner=str(trainer.out / "weights"))
+    return demos(with_practice(cfg, folders, practice))
+
+
+def with_practice(cfg: Mapping[str, Any], folders: list[str], practice: list[str]) -> dict[str, Any]:
+    """The settings of `demos` for demonstrations and the rounds of practice so far, which share `share` of a batch."""
+    if not practice:
+        return dict(cfg)
+    share = cfg["stage"]["share"]
+    shares = [(1 - share) / len(folders)] * len(folders) + [share / len(practice)] * len(practice)
+    return dict(cfg) | {"data": ",".join(folders + practice), "stage": dict(cfg["stage"]) | {"shares": shares}}
 
 
 def tasks_of(readers: list[DemoReader]) -> list[str]:

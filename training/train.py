@@ -119,10 +119,11 @@ class Trainer:
         self.average = Average(model, schedule.ema)
         self.ready, self.optimizer = self.accelerator.prepare(model, self.optimizer)
 
-    def run(self) -> None:
-        """Train to schedule.steps from where the last checkpoint in `out` stands."""
+    def run(self, until: int | None = None) -> None:
+        """Train from where the last checkpoint in `out` stands: to the schedule's end, or to step `until` of it."""
         self.resume()
-        steps = range(self.step, self.schedule.steps)
+        until = min(until or self.schedule.steps, self.schedule.steps)
+        steps = range(self.step, until)
         loader = DataLoader(self.data, batch_size=None, sampler=steps, num_workers=self.schedule.workers,
                             multiprocessing_context="spawn" if self.schedule.workers else None,
                             prefetch_factor=4 if self.schedule.workers else None)
@@ -133,7 +134,7 @@ class Trainer:
             log.add(losses, len(batch.text) * batch.known.shape[1])
             if self.step % self.schedule.log_every == 0:
                 log.write(self.step, self.schedule.at(self.step))
-            if self.step % self.schedule.save_every == 0 or self.step == self.schedule.steps:
+            if self.step % self.schedule.save_every == 0 or self.step == until:
                 self.save()
 
     def update(self, batch) -> dict[str, float]:

@@ -36,6 +36,8 @@ class SpeechEncoder(nn.Module):
         frames = lengths // HOP
         seen = torch.arange(features.shape[1], device=wave.device) < frames[:, None]
         features = normalised(features, seen)
+        if self.training:
+            features = masked(features)
         x = self.stem(features.transpose(1, 2)).transpose(1, 2)
         frames = (frames + 3) // 4
         seen = torch.arange(x.shape[1], device=wave.device) < frames[:, None]
@@ -52,6 +54,19 @@ def normalised(features: Tensor, seen: Tensor) -> Tensor:
     centred = (features - mean) * weight
     scale = (centred.square().sum((1, 2), keepdim=True) / (count * features.shape[-1])).sqrt()
     return centred / (scale + 1e-3)
+
+
+def masked(features: Tensor, bands: int = 8, frames: int = 20) -> Tensor:
+    """Features (B, F, M) without a random group of bands and a random stretch of frames, of up to these widths, in each
+    utterance, so that no single cue is relied on (SpecAugment, Park et al. 2019)."""
+    for dim, longest in ((2, bands), (1, frames)):
+        size = features.shape[dim]
+        width = torch.randint(0, longest + 1, (len(features), 1), device=features.device)
+        first = (torch.rand(len(features), 1, device=features.device) * (size - width).clamp(min=0)).long()
+        index = torch.arange(size, device=features.device)
+        hidden = (index >= first) & (index < first + width)
+        features = features.masked_fill(hidden.unsqueeze(3 - dim), 0.0)
+    return features
 
 
 class ConvAttention(nn.Module):

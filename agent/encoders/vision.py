@@ -27,38 +27,36 @@ class ConvBlock(nn.Module):
 
 
 class NativeViT(nn.Module):
-    """A vision transformer with a convolutional stem ("Early convolutions help transformers see better", Xiao et al.
-    2021): pixels are reduced 16 times by the stem, then `depth` transformer layers mix the grid.
+    """A vision transformer on a convolutional stem ("Early convolutions help transformers see better", Xiao et al.
+    2021): the stem reduces pixels 8 times, one step more gives the grid that `depth` transformer layers mix, and what
+    they found is added back to the stem's finer grid (a feature pyramid, Lin et al. 2017), where small things are told
+    apart and placed.
 
-    forward: uint8 (N, S, S, 3) -> (N, S/16, S/16, width). The learned 2-D position is added after the stem.
+    forward: uint8 (N, S, S, 3) -> (N, S/8, S/8, width). The coarse grid has learned 2-D positions.
     """
 
-    def __init__(self, image_size: int, stem: tuple[int, ...] = (32, 64, 128), width: int = 128, depth: int = 0):
+    def __init__(self, image_size: int, first: int = 32, width: int = 48, inner: int = 96, depth: int = 1):
         super().__init__()
         if image_size % 16:
             raise ValueError(f"image_size {image_size}: a multiple of 16 is needed")
-        first, middle, last = stem
-        self.image_size, self.width, self.grid = image_size, width, image_size // 16
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, first, 4, stride=4),
-            ConvBlock(first, middle, 2),
-            ConvBlock(middle, middle),
-            ConvBlock(middle, last, 2),
-            ConvBlock(last, last),
-            nn.Conv2d(last, width, 1),
-        )
-        self.position = nn.Parameter(0.02 * torch.randn(self.grid, self.grid, width))
-        layer = nn.TransformerEncoderLayer(width, max(1, width // 32), 2 * width, 0.0, nn.functional.gelu,
+        self.image_size, self.width, self.grid = image_size, width, image_size // 8
+        self.stem = nn.Sequential(nn.Conv2d(3, first, 4, stride=4), nn.SiLU(), ConvBlock(first, width, 2),
+                                  ConvBlock(width, width), ConvBlock(width, width))
+        self.down = ConvBlock(width, inner, 2)
+        self.position = nn.Parameter(0.02 * torch.randn(self.grid // 2, self.grid // 2, inner))
+        layer = nn.TransformerEncoderLayer(inner, max(1, inner // 32), 2 * inner, 0.0, nn.functional.gelu,
                                            batch_first=True, norm_first=True)
-        self.layers = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False) if depth else None
+        self.layers = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
+        self.up = nn.Linear(inner, width)
+        self.mix = ConvBlock(width, width)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.stem(to_unit(images).contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
-        x = x + self.position
-        if self.layers is not None:
-            x = self.layers(x.flatten(1, 2)).view(x.shape)
-        return self.norm(x)
+        fine = self.stem(to_unit(images).contiguous(memory_format=torch.channels_last))
+        coarse = self.down(fine).permute(0, 2, 3, 1) + self.position
+        coarse = self.up(self.layers(coarse.flatten(1, 2))).view(*coarse.shape[:3], -1)
+        fine = fine + nn.functional.interpolate(coarse.permute(0, 3, 1, 2), scale_factor=2.0)
+        return self.norm(self.mix(fine).permute(0, 2, 3, 1))
 
 
 class HuggingFaceVision(nn.Module):

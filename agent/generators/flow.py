@@ -2,7 +2,9 @@
 
 Legend: B rows (packed sequences), N groups (one a decision and draw), H chunk length, A action size, W expert width,
 T prefix tokens, G key-value heads, D head dimension. Flow time t runs from noise (0) to action (1):
-x_t = t a + (1 - t) e, velocity v = a - e (pi0, section IV; Lipman et al. 2023).
+x_t = t a + (1 - t) e, velocity v = a - e (pi0, section IV; Lipman et al. 2023). The network guesses the action itself
+and the velocity follows, v = (guess - x_t) / (1 - t), which a small network learns in fewer steps than the velocity
+("Back to basics", Li & He 2025).
 """
 
 from __future__ import annotations
@@ -125,32 +127,32 @@ class FlowMatching(nn.Module):
         self.expert = Expert(layers, heads, head_dim, width, feed)
         self.outlet = nn.Linear(width, action_size)
 
-    def velocity(self, x: Tensor, t: Tensor, prefix: Prefix) -> Tensor:
-        """x (B, N, H, A), t (B, N) -> (B, N, H, A)."""
+    def guess(self, x: Tensor, t: Tensor, prefix: Prefix) -> Tensor:
+        """Expected actions (B, N, H, A) given the noised ones x (B, N, H, A) at flow time t (B, N)."""
         time = self.time(sine(t, self.place.shape[1]))
         condition = nn.functional.silu(time + self.condition(prefix.condition))
         tokens = self.inlet(x) + self.place + self.lead(prefix.condition)[:, :, None]
         return self.outlet(self.expert(tokens, condition, prefix))
 
     def loss(self, prefix: Prefix, actions: Tensor, weight: Tensor) -> Tensor:
-        """Mean squared error of the velocity over `draws` flow times; actions (B, N, H, A), weight (B, N, H) >= 0.
+        """Mean squared error of the guess over `draws` flow times; actions (B, N, H, A), weight (B, N, H) >= 0.
 
         Flow time is drawn from Beta(1.5, 1) towards noise, as in pi0."""
         target = actions.repeat_interleave(self.draws, 1)
         noise = torch.randn_like(target)
         t = 1.0 - 0.999 * torch.distributions.Beta(1.5, 1.0).sample(target.shape[:2]).to(target)
         at = t[..., None, None]
-        guess = self.velocity(at * target + (1 - at) * noise, t, prefix.repeat(self.draws))
-        return weighted_mean((guess - (target - noise)).square().mean(-1), weight.repeat_interleave(self.draws, 1))
+        guess = self.guess(at * target + (1 - at) * noise, t, prefix.repeat(self.draws))
+        return weighted_mean((guess - target).square().mean(-1), weight.repeat_interleave(self.draws, 1))
 
     @torch.no_grad()
     def sample(self, prefix: Prefix, generator: torch.Generator | None = None) -> Tensor:
-        """Euler integration from noise; the prefix is encoded once and read by every step."""
+        """Euler integration from noise, which ends at the last guess; the prefix is encoded once and read by every step."""
         shape = (*prefix.visible.shape[:2], self.horizon, self.action_size)
         x = torch.randn(shape, generator=generator, device=prefix.condition.device)
         for i in range(self.steps):
             t = torch.full(shape[:2], i / self.steps, device=x.device)
-            x = x + self.velocity(x, t, prefix) / self.steps
+            x = x + (self.guess(x, t, prefix) - x) / (self.steps - i)
         return x
 
 

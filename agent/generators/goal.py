@@ -1,54 +1,134 @@
 """Imagining the goal: where, in what is seen, the thing is that the text is about, and where that is in space.
 
-A pointer network (Vinyals et al. 2015): the <act> token attends once more to the visual tokens of each camera, and what
-it points at becomes a goal point and a readout, which the action generator takes as its condition. Pointing is trained
-by a simulator's labels where a dataset has them; without labels it is one more attention layer.
+The <act> token becomes a query that is compared with every cell of each camera's feature grid, as mask transformers do
+(MaskFormer, Cheng et al. 2021); the soft-argmax of the comparison (Levine et al. 2016) is a point in the image, finer
+than a cell. The points in the images and the joint state together give the goal in space. Pointing is trained by a
+simulator's labels where a dataset has them; without labels it is one more attention layer.
 
-Legend: B samples, K decisions, A asks (instruction and queries), P visual tokens of a camera, C cameras, D width.
+Legend: B samples, K decisions, A asks (instruction and queries), P grid side, D width of the backbone, E of a query.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Mapping, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from agent.projectors import sine_positions
+
 SCALE = 0.1  # m for one unit of the goal loss
 FINE = 0.03  # m
+UNKNOWN = -2.0  # a pixel target that no label says; -1: known to be out of view
 
 
 class Goal(NamedTuple):
-    point: Tensor  # (B, K, A, 3) m, base frame
+    point: Tensor  # (B, K, A, 3) m, base frame: the guesses' fusion
+    guesses: Tensor  # (B, K, A, G, 3) m
+    spreads: Tensor  # (B, K, A, G) m, of each guess
     readout: Tensor  # (B, K, A, D)
-    logits: dict[str, Tensor]  # camera -> (B, K, A, P)
+    logits: dict[str, Tensor]  # camera -> (B, K, A, P P + 1), the last: not in view
+    spots: dict[str, Tensor]  # camera -> (B, K, A, 2), u and v in -1..1 if it is in view
+
+
+class CameraPointer(nn.Module):
+    """One camera's grid and what is asked -> where it is there.
+
+    forward: asked (B, K, A, asked), grid (B, K, P, P, width_in), absent (B,) bool or None -> logits, spots,
+    found (B, K, A, 3 + E): the spot, how surely it is in view, and what is seen there.
+    """
+
+    def __init__(self, asked: int, width_in: int, side: int, width: int = 64):
+        super().__init__()
+        self.query = nn.Sequential(nn.Linear(asked, 2 * width), nn.SiLU(), nn.Linear(2 * width, width + 1))
+        self.key, self.value = nn.Linear(width_in, width), nn.Linear(width_in, width)
+        self.position = nn.Linear(width, width)
+        self.place = nn.Linear(width_in, 2)
+        self.register_buffer("sine", sine_positions(side, width), persistent=False)
+        self.register_buffer("centres", centres(side), persistent=False)
+        self.found = 3 + width
+
+    def forward(self, asked: Tensor, grid: Tensor, absent: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        cells = grid.flatten(2, 3)
+        query, nowhere = self.query(asked).split([self.key.out_features, 1], -1)
+        score = query @ (self.key(cells) + self.position(self.sine)).transpose(-1, -2) / query.shape[-1] ** 0.5
+        if absent is not None:
+            score = score.masked_fill(absent[:, None, None, None], -1e4)
+        logits = torch.cat([score, nowhere], -1)
+        chance = logits.softmax(-1)[..., :-1]
+        seen = chance.sum(-1, keepdim=True)
+        places = self.centres + self.place(cells) / grid.shape[2]
+        spot = (chance @ places) / (seen + 1e-3)
+        return logits, spot, torch.cat([spot * seen, seen, chance @ self.value(cells)], -1)
+
+
+class Guess(nn.Module):
+    """Low-dimensional geometry: what a camera has found and the state -> two guesses of the goal, one from the base's
+    origin, one from the tool (what the hand's own camera sees tells the way from the tool), each with its spread.
+
+    forward: found (B, K, A, F), sensed (B, K, A, S), tool (B, K, 3) m -> guesses (B, K, A, 2, 3) m, spreads (B, K, A, 2) m.
+    """
+
+    def __init__(self, found: int, sensed: int, hidden: int = 128):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(found + sensed, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(),
+                                 nn.Linear(hidden, 8))
+
+    def forward(self, found: Tensor, sensed: Tensor, tool: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.net(torch.cat([found, sensed], -1)).unflatten(-1, (2, 4))
+        origins = torch.stack([torch.zeros_like(tool), tool], -2)[:, :, None]
+        return origins + 0.3 * out[..., :3], SCALE * out[..., 3].clamp(-5.0, 2.0).exp()
 
 
 class GoalPointer(nn.Module):
-    """forward: act (B, K, A, D), seen {camera: (B, K, P, D)}, felt (B, K, D), tool (B, K, 3) m -> Goal.
+    """forward: act (B, K, A, D), felt (B, K, S), heard (B, K, D): what is felt and heard now, grids {camera: (B, K, P, P,
+    W)}, tool (B, K, 3) m, absent {camera: (B,) bool} -> Goal.
 
-    Tokens of what is absent are zero. The tool's place lets the readout hold the goal as the arm sees it (`reach`).
+    The cameras are asked one after the other, each knowing what the ones before have found. The tool's place lets the
+    readout hold the goal as the arm sees it (`reach`).
     """
 
-    def __init__(self, width: int, cameras: tuple[str, ...]):
-        super().__init__()
-        self.query = nn.ModuleDict({name: nn.Linear(width, width) for name in cameras})
-        self.key = nn.ModuleDict({name: nn.Linear(width, width) for name in cameras})
-        whole = width * (2 + len(cameras))
-        self.direct = nn.Linear(whole, 3)
-        self.bent = nn.Sequential(nn.Linear(whole, width), nn.SiLU(), nn.Linear(width, 3))
-        self.out = nn.Linear(whole + 3 + 8, width)
+    LOOKS = 8  # numbers that a guess may know of what a thing looks like
 
-    def forward(self, act: Tensor, seen: dict[str, Tensor], felt: Tensor, tool: Tensor) -> Goal:
-        parts, logits = [act, felt[:, :, None].expand_as(act)], {}
-        for name, tokens in seen.items():
-            score = self.query[name](act) @ self.key[name](tokens).transpose(-1, -2)
-            logits[name] = score / act.shape[-1] ** 0.5
-            parts.append(logits[name].softmax(-1) @ tokens)
-        whole = torch.cat(parts, -1)
-        point = 0.3 * (self.direct(whole) + self.bent(whole))
+    def __init__(self, width: int, cameras: Mapping[str, int], width_in: int, state: int):
+        super().__init__()
+        self.cameras, self.looks, self.guess = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        size = 2 * width + state
+        self.mind = Guess(2 * width, state)
+        for name, side in cameras.items():
+            self.cameras[name] = CameraPointer(size, width_in, side)
+            self.looks[name] = nn.Linear(self.cameras[name].found - 3, self.LOOKS)
+            self.guess[name] = Guess(3 + self.LOOKS, state)
+            size += self.cameras[name].found
+        self.out = nn.Linear(size + 3 + 8, width)
+
+    def forward(self, act: Tensor, felt: Tensor, heard: Tensor, grids: Mapping[str, Tensor], tool: Tensor,
+                absent: Mapping[str, Tensor]) -> Goal:
+        felt, heard = (x[:, :, None].expand(-1, -1, act.shape[2], -1) for x in (felt, heard))
+        known = torch.cat([act, felt, heard], -1)
+        guesses, logits, spots = [self.mind(torch.cat([act, heard], -1), felt, tool)], {}, {}
+        for name, pointer in self.cameras.items():
+            logits[name], spots[name], found = pointer(known, grids[name], absent.get(name))
+            looks = self.looks[name](found[..., 3:])
+            guesses.append(self.guess[name](torch.cat([found[..., :3], looks], -1), felt, tool))
+            known = torch.cat([known, found], -1)
+        points, spreads = (torch.cat(parts, 3) for parts in zip(*guesses))
+        point = fused(points, spreads)
         way = reach(point - tool[:, :, None])
-        return Goal(point, self.out(torch.cat([whole, point / 0.3, way], -1)), logits)
+        return Goal(point, points, spreads, self.out(torch.cat([known, point / 0.3, way], -1)), logits, spots)
+
+
+def fused(points: Tensor, spreads: Tensor) -> Tensor:
+    """Guesses (..., G, 3) and spreads (..., G) -> their mean weighted by precision (..., 3)."""
+    precision = spreads.square().reciprocal()
+    return (points * (precision / precision.sum(-1, keepdim=True))[..., None]).sum(-2)
+
+
+def centres(side: int) -> Tensor:
+    """Middles of a grid's cells (side^2, 2): u and v in -1..1, row by row."""
+    line = (2 * torch.arange(side) + 1) / side - 1
+    v, u = torch.meshgrid(line, line, indexing="ij")
+    return torch.stack([u, v], -1).flatten(0, 1)
 
 
 def reach(offset: Tensor) -> Tensor:
@@ -60,20 +140,29 @@ def reach(offset: Tensor) -> Tensor:
 
 
 def point_loss(goal: Goal, point: Tensor, weight: Tensor) -> Tensor:
-    """Mean distance (L1, in units of SCALE) to the true points (B, K, A, 3); weight (B, K, A)."""
-    error = (goal.point - point).abs().sum(-1) / SCALE
-    return (error * weight).sum() / weight.sum().clamp(min=1.0)
+    """Distance (L1, in units of SCALE) of the fused point from the true one (B, K, A, 3), and the likelihood of each
+    guess, a Laplace distribution of its spread (Kendall & Gal 2017); weight (B, K, A)."""
+    off = (goal.point - point).abs().sum(-1) / SCALE
+    each = (goal.guesses - point[..., None, :]).abs().sum(-1)
+    surprise = (each / goal.spreads + 3 * (goal.spreads / SCALE).log()).mean(-1)
+    return ((off + 0.2 * surprise) * weight).sum() / weight.sum().clamp(min=1.0)
 
 
-def pixel_loss(goal: Goal, pixels: Tensor, weight: Tensor, sides: dict[str, int]) -> Tensor:
-    """Cross-entropy of pointing at the right token of each camera; pixels (B, K, A, C, 2) in 0..1, negative where it is
-    not in view; sides: camera -> tokens a side of its square grid. Cameras in the order of `sides`."""
+def pixel_loss(goal: Goal, pixels: Tensor, weight: Tensor, absent: Mapping[str, Tensor]) -> Tensor:
+    """Of pointing, mean over the cameras: cross-entropy of the cell (or of "not in view"), and the distance of the spot
+    in cells. pixels (B, K, A, C, 2): 0..1, -1 where it is out of view, UNKNOWN; the cameras in the order of the goal's.
+    weight (B, K, A)."""
     losses = []
-    for column, (name, side) in enumerate(sides.items()):
-        uv = pixels[..., column, :]
-        inside = (weight > 0) & (uv >= 0).all(-1) & (uv < 1).all(-1)
-        cell = (uv[inside] * side).long()
-        target = cell[:, 1] * side + cell[:, 0]
-        error = nn.functional.cross_entropy(goal.logits[name][inside], target, reduction="sum")
-        losses.append(error / inside.sum().clamp(min=1))
+    for column, (name, logits) in enumerate(goal.logits.items()):
+        uv, known = pixels[..., column, :], (weight > 0) & (pixels[..., column, 0] != UNKNOWN)
+        if name in absent:
+            known = known & ~absent[name][:, None, None]
+        side = round((logits.shape[-1] - 1) ** 0.5)
+        inside = (uv >= 0).all(-1) & (uv < 1).all(-1)
+        cell = (uv.clamp(min=0.0) * side).long()
+        target = torch.where(inside, cell[..., 1] * side + cell[..., 0], side * side)
+        error = nn.functional.cross_entropy(logits[known], target[known], reduction="sum")
+        there = known & inside
+        off = (goal.spots[name][there] - (2 * uv[there] - 1)).abs().sum() * side / 2
+        losses.append((error + off) / known.sum().clamp(min=1))
     return torch.stack(losses).mean()

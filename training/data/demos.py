@@ -251,12 +251,13 @@ class DemoReader:
             data = np.frombuffer(table[key][begin + step].as_py()["bytes"], np.uint8)
             yield episode.start + step, cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
-    def audio(self, index: int) -> dict[str, np.ndarray] | None:
-        """Sound tracks (n, C) float32 from the episode's first frame on, or None."""
+    def audio(self, index: int, frames: int = -1) -> dict[str, np.ndarray] | None:
+        """Sound tracks (n, C) float32 from the episode's first frame on, of as many frames as asked for; or None."""
         tracks = self.episodes[index].tracks
         if tracks is None:
             return None
-        return {track: soundfile.read(path, dtype="float32", always_2d=True)[0] for track, path in tracks.items()}
+        count = frames if frames < 0 else round(frames / self.fps * self.spec.sample_rate)
+        return {track: soundfile.read(path, count, dtype="float32", always_2d=True)[0] for track, path in tracks.items()}
 
 
 def _without_stats(path: Path) -> list[dict]:

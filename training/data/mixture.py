@@ -7,7 +7,7 @@ from typing import Sequence
 import numpy as np
 
 from agent.processor import Batch
-from training.data.windows import DemoWindows
+from training.data.windows import DemoWindows, batch_of
 
 
 class Mixture:
@@ -20,7 +20,4 @@ class Mixture:
         self.windows, self.shares = list(windows), np.array(shares) / np.sum(shares)
 
     def __getitem__(self, n: int) -> Batch:
-        first = self.windows[0]
-        rng = np.random.default_rng([first.seed, n])
-        chosen = rng.choice(len(self.windows), first.batch, p=self.shares)
-        return first.collate([self.windows[i].draw(rng) for i in chosen], rng)
+        return batch_of(self.windows, self.shares, n)

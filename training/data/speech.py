@@ -21,7 +21,7 @@ from training.data.corpus import draw_instruction, draw_words
 QUIET = (0.35, 0.7)  # s of no speech before and after
 BUZZING = 0.15  # share of utterances into which a buzzer rings
 COLOURED = 0.7  # share that goes through a drawn tone control
-SPEEDS = (0.92, 1.08)  # playing speed, moves pitch and formants together
+SPEEDS = (0.88, 1.14)  # playing speed, moves pitch and formants together
 
 
 def bank_sentences(count: int, seed: int, words: float = 0.2) -> list[str]:

@@ -1,0 +1,46 @@
+"""The stages as a user runs them, small: demonstrations, training with rounds of practice, an episode."""
+
+import json
+
+import numpy as np
+import pytest
+
+from training import settings
+from training.collect import collect
+from training.data.demos import DemoReader
+from training.stages import train, with_practice
+from training.train import TrainError
+
+WORLD = {"image_size": 32, "instruct": "text"}
+SMALL = ["model.image_size=32", "model.vision.width=16", "model.vision.inner=16",
+         "model.audio.hidden=16", "model.audio.width=16", "model.backbone.lm.width=32", "model.backbone.lm.depth=1",
+         "model.backbone.lm.heads=2", "model.backbone.lm.feed=48", "model.generator.width=32", "model.generator.feed=48",
+         "model.projectors.front.factor=2", "model.projectors.wrist.factor=2"]  # fmt: skip
+
+
+def test_practice_is_collected_and_trained_on(tmp_path):
+    """stage=dagger: stops at each round, lets the learner drive, goes on with what came of it; done again, it is done."""
+    demos, out = tmp_path / "demos", tmp_path / "out"
+    collect(demos, ["reach"], 2, WORLD, workers=1)
+    words = ["stage=dagger", f"data={demos}", f"out={out}", "stage.rounds=[1,2]", "stage.episodes=1", "threads=1",
+             "stage.schedule.steps=3", "stage.schedule.workers=0", "stage.batch=2", "stage.env.kwargs={image_size: 32, instruct: text}"]
+    for _ in range(2):
+        weights = train(settings.compose("train", words + SMALL))
+        assert json.loads((out / "resume" / "step.json").read_text())["step"] == 3
+    assert (weights / "model.safetensors").is_file()
+    rounds = [DemoReader(out / f"practice_{n}") for n in (1, 2)]
+    assert [r.episodes[0].info["seed"] >= 100000 * n for n, r in enumerate(rounds, 1)] == [True, True]
+    surprise = np.concatenate([r.columns()["annotation.surprise"] for r in rounds])
+    assert surprise.any() and not surprise.all()  # frames that the learner drove, and frames of the expert
+
+
+def test_practice_has_its_share():
+    cfg = {"stage": {"share": 0.6, "shares": []}, "data": "a,b"}
+    assert with_practice(cfg, ["a", "b"], []) == cfg
+    later = with_practice(cfg, ["a", "b"], ["p1", "p2", "p3"])
+    assert later["data"] == "a,b,p1,p2,p3" and later["stage"]["shares"] == pytest.approx([0.2, 0.2, 0.2, 0.2, 0.2])
+
+
+def test_an_unknown_stage_is_named():
+    with pytest.raises(TrainError, match="'dance': allowed are demos, dagger, hearing"):
+        train({"stage": {"kind": "dance"}})
