@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 KINDS, COLOURS = 16, 16  # classes at most; the last kind means "nothing here"
+SKILLS = 64  # classes at most
 RARE = 0.1  # weight of a cell in which nothing is: most are
 COLUMNS = {"front": 5, "wrist": 7}  # where a camera's (u, v) stand in an object row
 
@@ -33,6 +34,21 @@ class ObjectHead(nn.Module):
             loss = loss + nn.functional.cross_entropy(colour[found], target[..., 1][found].long())
             loss = loss + 0.5 * (place[found] - target[..., 2:][found]).abs().mean()
         return loss
+
+
+class SkillHead(nn.Module):
+    """From an <act> token: which task its instruction asks for. Verbs decide little of an action until late in an
+    episode, and are learned late without this."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.net = nn.Linear(width, SKILLS)
+
+    def forward(self, act: Tensor, skill: Tensor, known: Tensor) -> Tensor:
+        """act (B, K, width), skill (B,) class or -1 where no label says, known (B, K) bool -> scalar loss."""
+        target = torch.where(known, skill[:, None], -1)
+        error = nn.functional.cross_entropy(self.net(act).flatten(0, 1), target.flatten(), ignore_index=-1, reduction="sum")
+        return error / (target >= 0).sum().clamp(min=1)
 
 
 def cells(objects: Tensor, side: int, column: int) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from agent.backbone import Backbone, Thought
 from agent.generators.flow import Prefix
 from agent.generators.goal import Goal, GoalPointer, pixel_loss, point_loss
-from agent.grounding import ObjectHead
+from agent.grounding import ObjectHead, SkillHead
 from agent.normalizer import Normalizer
 from agent.processor import Batch
 from agent.projectors import SpokenText
@@ -37,6 +37,7 @@ class Mind(NamedTuple):
     thought: Thought
     visible: Tensor  # (B, K, T) bool: what each decision may read
     positions: Tensor  # (B, K) of the <act> tokens
+    act: Tensor  # (B, K, D): the instruction's <act> tokens
     goal: Goal  # of the instruction (first) and the queries
     grids: dict[str, Tensor]  # camera -> (B K, P, P, width)
 
@@ -78,6 +79,7 @@ class EmbodiedModel(nn.Module):
         self.normalize_action = Normalizer(spec.action.size)
         self.object_heads = nn.ModuleDict({name: ObjectHead(self.vision.width) for name in ("front", "wrist")
                                            if name in spec.cameras})
+        self.skill_head = SkillHead(width)
         named = [name for name in TOOL if name in spec.state]
         self.tool_columns = [spec.state.index(name) for name in named] if len(named) == 3 else []
         self.pointer = GoalPointer(width, dict.fromkeys(spec.cameras, self.vision.grid), self.vision.width,
@@ -139,7 +141,7 @@ class EmbodiedModel(nn.Module):
         sound = newest(memory, heard, batch.absent.get("audio"))
         goal = self.pointer(acts, self.felt(batch), sound, views, self.tool(batch), batch.absent)
         at = layout.act_index(0)
-        return Mind(thought, visible[:, at], positions[:, at], goal, grids)
+        return Mind(thought, visible[:, at], positions[:, at], acts[:, :, 0], goal, grids)
 
     def felt(self, batch: Batch) -> Tensor:
         """The normalised state (B, K, S); zero where it is absent."""
@@ -196,6 +198,8 @@ class EmbodiedModel(nn.Module):
             rows = batch.objects.flatten(0, 1)
             each = [head(mind.grids[name], rows, name) for name, head in self.object_heads.items()]
             losses["objects"] = torch.stack(each).mean()
+        if batch.skill is not None:
+            losses["skill"] = self.skill_head(mind.act, batch.skill, batch.known)
         return losses
 
     def speech_loss(self, batch: Batch) -> Tensor:

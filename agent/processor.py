@@ -8,6 +8,7 @@ A sample is a stretch of one episode with K decisions in it, in the project's ke
     utterance (n,): an instruction as spoken, mono; optional
     action (K, H, A), action_weight (K, H): training targets; optional
     annotation.objects (K, O, 9): what a simulator knows; training only, optional
+    skill: int, class of the task that is asked for, -1 if nothing says; training only, optional
     queries (K, Q) str: names of things, asked beside the instruction; training only, optional
     goal (K, 1 + Q, 3), goal_pixels (K, 1 + Q, C, 2), goal_weight (K, 1 + Q): where the instruction's and the queries'
         things are, in space and in each camera's image; training only, optional
@@ -50,6 +51,7 @@ class Batch:
     action: Tensor | None = None  # (B, K, H, A), physical units
     action_weight: Tensor | None = None  # (B, K, H)
     objects: Tensor | None = None  # (B, K, O, 9)
+    skill: Tensor | None = None  # (B,) int64
     queries: Tensor | None = None  # (B, K, Q, L') int64
     goal: Tensor | None = None  # (B, K, 1 + Q, 3) m
     goal_pixels: Tensor | None = None  # (B, K, 1 + Q, C, 2)
@@ -79,6 +81,8 @@ class Processor:
         batch.utterance, batch.utterance_length = self.utterances(samples)
         batch.action, batch.action_weight = _stack(samples, ACTION), _stack(samples, "action_weight")
         batch.objects = _stack(samples, OBJECTS)
+        if "skill" in samples[0]:
+            batch.skill = torch.tensor([s["skill"] for s in samples])
         for key in ("goal", "goal_pixels", "goal_weight"):
             setattr(batch, key, _stack(samples, key))
         if "queries" in samples[0]:

@@ -26,7 +26,7 @@ from tests.tiny import SENTENCES, tiny_model, tiny_sample, tiny_spec
 
 def one_decision(sample: dict, k: int) -> dict:
     """The k-th decision of a sample alone, as the robot would have met it."""
-    out = {key: value[k : k + 1] for key, value in sample.items() if key not in (TASK, AUDIO)}
+    out = {key: value[k : k + 1] for key, value in sample.items() if key not in (TASK, AUDIO, "skill")}
     out[TASK], out[AUDIO] = sample[TASK], sample[AUDIO][: int(round(sample[TIME][k] * 16000))]
     return out
 
@@ -361,6 +361,6 @@ def test_losses_are_named_and_finite():
     rng = np.random.default_rng(0)
     batch = processor([tiny_sample(rng) | {"utterance": rng.normal(size=16000)} for _ in range(2)])
     losses = model.loss(batch)
-    assert set(losses) == {"action", "goal", "pixel", "objects", "speech"}
+    assert set(losses) == {"action", "goal", "pixel", "objects", "skill", "speech"}
     assert all(torch.isfinite(v) for v in losses.values())
     assert isinstance(batch, Batch)

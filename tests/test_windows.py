@@ -25,7 +25,8 @@ class Recorded:
     def __init__(self, surprise=()):
         rows = np.arange(sum(LENGTHS))
         starts = np.cumsum([0, *LENGTHS])[:-1]
-        self.episodes = [SimpleNamespace(start=int(s), length=n, task=SENTENCES[i], tracks={"world": None})
+        self.episodes = [SimpleNamespace(start=int(s), length=n, task=SENTENCES[i], tracks={"world": None},
+                                         info={"task_name": "pick_up"})
                          for i, (s, n) in enumerate(zip(starts, LENGTHS))]
         objects = np.full((len(rows), 10, 9), -1.0, np.float32)
         objects[:, :3] = [[0, 0, 0.4, 0.1, 0.02, 0.5, 0.5, -1, -1], [2, 1, 0.5, -0.2, 0.02, 0.2, 0.7, 0.1, 0.1],

@@ -65,6 +65,6 @@ def tiny_sample(rng: np.random.Generator, decisions: int = 3, seconds: float = 2
     if targets:
         sample |= {ACTION: rng.uniform(-1, 1, (decisions, 4, 5)), "action_weight": np.ones((decisions, 4)),
                    OBJECTS: rng.uniform(0, 1, (decisions, 10, 9)), "queries": np.array([["red cube", ""]] * decisions),
-                   "goal": rng.normal(size=(decisions, 3, 3)), "goal_pixels": rng.uniform(-0.2, 1, (decisions, 3, 2, 2)),
+                   "skill": int(rng.integers(-1, 5)), "goal": rng.normal(size=(decisions, 3, 3)), "goal_pixels": rng.uniform(-0.2, 1, (decisions, 3, 2, 2)),
                    "goal_weight": np.array([[1.0, 1.0, 0.0]] * decisions)}
     return sample

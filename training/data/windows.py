@@ -16,9 +16,11 @@ from agent.grounding import COLUMNS
 from agent.processor import OBJECTS, Batch, Processor
 from agent.spec import ACTION, AUDIO, IMAGES, STATE, TASK, TIME
 from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES
+from envs.tabletop.tasks import TASKS
 from training.data.demos import DemoReader
 from training.data.frame_cache import FrameCache
 
+SKILL_NAMES = list(TASKS)
 SURPRISE, HEARD, FOCUS = "annotation.surprise", "annotation.heard", "annotation.focus"
 WAITING = 0.5  # share at which frames before the instruction is known are drawn
 IDLE = 0.35  # weight of a frame in which nothing is done; 1 more where the first two actions are a quarter or more
@@ -86,6 +88,7 @@ class DemoWindows:
             out["known"] = self.columns[HEARD][rows].astype(bool).reshape(-1)
         if FOCUS in self.columns and OBJECTS in self.columns:
             out |= self.labels(rows, out["known"], rng)
+            out["skill"] = SKILL_NAMES.index(info.info["task_name"]) if info.info.get("task_name") in SKILL_NAMES else -1
         if self.mixer is not None and info.tracks is not None and not deaf:
             out[AUDIO] = self.mixer(self.reader.audio(episode, int(steps[-1])), rng)
         return out
