@@ -53,6 +53,9 @@ def choices():
 @pytest.mark.parametrize("verb, group, choice", choices())
 def test_every_choice_of_every_group_composes(verb, group, choice):
     own = yaml.safe_load((settings.CONFIGS / group / f"{choice}.yaml").read_text())
+    bases = [base for base in own.pop("defaults", []) if base != "_self_"]  # choices that this one builds on
+    for base in bases:
+        own |= yaml.safe_load((settings.CONFIGS / group / f"{base}.yaml").read_text())
     assert compose(verb, [f"{group}={choice}"])[group].keys() == own.keys()
 
 

@@ -13,7 +13,7 @@ from training.train import TrainError
 
 WORLD = {"image_size": 32, "instruct": "text"}
 SMALL = ["model.image_size=32", "model.vision.width=16", "model.vision.inner=16",
-         "model.audio.hidden=16", "model.audio.width=16", "model.backbone.lm.width=32", "model.backbone.lm.depth=1",
+         "+model.audio.hidden=16", "+model.audio.width=16", "model.backbone.lm.width=32", "model.backbone.lm.depth=1",
          "model.backbone.lm.heads=2", "model.backbone.lm.feed=48", "model.generator.width=32", "model.generator.feed=48",
          "model.projectors.front.factor=2", "model.projectors.wrist.factor=2"]  # fmt: skip
 
@@ -23,7 +23,8 @@ def test_practice_is_collected_and_trained_on(tmp_path):
     demos, out = tmp_path / "demos", tmp_path / "out"
     collect(demos, ["reach"], 2, WORLD, workers=1)
     words = ["stage=dagger", f"data={demos}", f"out={out}", "stage.rounds=[1,2]", "stage.episodes=1", "threads=1",
-             "stage.schedule.steps=3", "stage.schedule.workers=0", "stage.batch=2", "stage.env.kwargs={image_size: 32, instruct: text}"]
+             "stage.schedule.steps=3", "stage.schedule.workers=0", "stage.batch=2", "+stage.env.kwargs.image_size=32",
+             "stage.env.kwargs.instruct=text"]
     for _ in range(2):
         weights = train(settings.compose("train", words + SMALL))
         assert json.loads((out / "resume" / "step.json").read_text())["step"] == 3
