@@ -113,6 +113,11 @@ def in_drawer(world: World, item: Item, drawer: Item) -> bool:
     return bool(length and abs(across) < drawer.radius and up < 0.4 * drawer.height)
 
 
+def pressed(world: World, item: Item) -> bool:
+    """The button or buzzer is held down by 5 mm or more."""
+    return world.pressed(item.name) > 0.005
+
+
 def in_square(world: World, item: Item, square: Item, margin: float = 0.01) -> bool:
     """The item's centre is over the square, at least `margin` (m) from its sides."""
     offset = np.abs(world.position(item.name) - world.position(square.name))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from envs.tabletop.scene import GRASPABLE, SceneDraw
 from envs.tabletop.tasks import motions
-from envs.tabletop.tasks.base import Task, distance, having, inside, nearness, out_of_reach, released, wrong_lifted
+from envs.tabletop.tasks.base import (
+    Task, distance, having, inside, nearness, out_of_reach, pressed, released, wrong_lifted,
+)  # fmt: skip
 
 
 class PlaceThenPress(Task):
@@ -28,7 +30,6 @@ class PlaceThenPress(Task):
     weights = {"near": 0.2, "held": 0.2, "inside": 0.3, "pressed": 0.3}
     time_limit = 25.0
     failure_hold = 0.2
-    depth = 0.005  # m
 
     def scene(self, rng, split):
         draw = SceneDraw(rng, split)
@@ -43,15 +44,12 @@ class PlaceThenPress(Task):
         role = world.scene.role
         self.item, self.bowl, self.button = role("target"), role("goal"), role("button")
 
-    def pressed(self, world, button) -> bool:
-        return world.pressed(button.name) > self.depth
-
     def success(self, world):
-        return inside(world, self.item, self.bowl) and self.pressed(world, self.button)
+        return inside(world, self.item, self.bowl) and pressed(world, self.button)
 
     def failure(self, world):
-        early = self.pressed(world, self.button) and not inside(world, self.item, self.bowl)
-        wrong = any(self.pressed(world, button) for button in having(world, "other_button"))
+        early = pressed(world, self.button) and not inside(world, self.item, self.bowl)
+        wrong = any(pressed(world, button) for button in having(world, "other_button"))
         lifted = wrong_lifted(world, having(world, "other", "extra"))
         return early or wrong or lifted or out_of_reach(world, self.item)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from envs.tabletop.scene import SceneDraw
 from envs.tabletop.tasks import motions
-from envs.tabletop.tasks.base import Task, distance, having, nearness
+from envs.tabletop.tasks.base import Task, distance, having, nearness, pressed
 
 
 class PressButton(Task):
@@ -29,7 +29,6 @@ class PressButton(Task):
     weights = {"near": 0.5, "pressed": 0.5}
     time_limit = 12.0
     failure_hold = 0.0
-    depth = 0.005  # m
 
     def scene(self, rng, split):
         draw = SceneDraw(rng, split)
@@ -38,10 +37,10 @@ class PressButton(Task):
         return draw.scene({"button": target.label})
 
     def success(self, world):
-        return world.pressed(world.scene.role("target").name) > self.depth
+        return pressed(world, world.scene.role("target"))
 
     def failure(self, world):
-        return any(world.pressed(item.name) > self.depth for item in having(world, "other"))
+        return any(pressed(world, item) for item in having(world, "other"))
 
     def reward(self, world):
         item = world.scene.role("target")

@@ -7,10 +7,11 @@ import numpy as np
 from envs.tabletop.scene import SceneDraw
 from envs.tabletop.sound import SAMPLE_RATE, buzzer
 from envs.tabletop.tasks import motions
-from envs.tabletop.tasks.base import Task, distance, nearness
+from envs.tabletop.tasks.base import pressed
+from envs.tabletop.tasks.press_button import PressButton
 
 
-class PressBuzzer(Task):
+class PressBuzzer(PressButton):
     """One buzzer starts to ring at a drawn time. Success: it is held down by 5 mm or more. Pressing another one fails
     at once."""
 
@@ -30,10 +31,6 @@ class PressBuzzer(Task):
         "listen and find the ringing buzzer and press it",
         "push the one that rings",
     )
-    weights = {"near": 0.5, "pressed": 0.5}
-    time_limit = 12.0
-    failure_hold = 0.0
-    depth = 0.005  # m
     reaction = 0.3  # s of ringing before the expert moves
     table = ((0.40, -0.26), (0.60, 0.26))
 
@@ -54,26 +51,16 @@ class PressBuzzer(Task):
 
     def ringing(self, world) -> float:
         """For how long it has been ringing, s; 0 before and while it is pressed."""
-        return 0.0 if world.pressed(self.target.name) > self.depth else max(world.time - self.rings_at, 0.0)
+        return 0.0 if pressed(world, self.target) else max(world.time - self.rings_at, 0.0)
 
     def sounds(self, world, duration):
-        if world.pressed(self.target.name) > self.depth:
+        if pressed(world, self.target):
             return []
         first, last = (round((t - self.rings_at) * SAMPLE_RATE) for t in (world.time, world.time + duration))
         if last <= 0:
             return []
         silence = np.zeros(max(-first, 0), np.float32)
         return [(world.position(self.target.name), np.concatenate([silence, self.waveform[max(first, 0) : last]]))]
-
-    def success(self, world):
-        return world.pressed(self.target.name) > self.depth
-
-    def failure(self, world):
-        return any(world.pressed(item.name) > self.depth for item in world.scene.roles("other"))
-
-    def reward(self, world):
-        top = world.position(self.target.name) + (0, 0, self.target.height / 2)
-        return {"near": nearness(distance(world, top)), "pressed": float(self.success(world))}
 
     def expert(self, world):
         if world.time < self.rings_at + self.reaction:
