@@ -1,7 +1,6 @@
 """Projectors between the encoders, the backbone and the generators.
 
-Input projectors: a feature grid (N, P, P, width_in) -> tokens (N, count, width). `side`: tokens a side where they keep
-the image's layout, else None.
+Input projectors: a feature grid (N, P, P, width_in) -> tokens (N, count, width).
 Legend: N images, P grid side.
 """
 
@@ -16,7 +15,7 @@ class Linear(nn.Module):
 
     def __init__(self, width_in: int, width: int, grid: int):
         super().__init__()
-        self.count, self.side = grid * grid, grid
+        self.count = grid * grid
         self.net = nn.Linear(width_in, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -28,7 +27,7 @@ class MLP(nn.Module):
 
     def __init__(self, width_in: int, width: int, grid: int):
         super().__init__()
-        self.count, self.side = grid * grid, grid
+        self.count = grid * grid
         self.net = nn.Sequential(nn.Linear(width_in, width), nn.GELU(), nn.Linear(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,8 +42,7 @@ class PixelShuffle(nn.Module):
         super().__init__()
         if grid % factor:
             raise ValueError(f"a grid of {grid} cannot be joined by {factor}")
-        self.factor, self.side = factor, grid // factor
-        self.count = self.side**2
+        self.factor, self.count = factor, (grid // factor) ** 2
         self.net = nn.Linear(width_in * factor * factor, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,7 +57,7 @@ class Resampler(nn.Module):
 
     def __init__(self, width_in: int, width: int, grid: int, count: int = 16):
         super().__init__()
-        self.count, self.side = count, None
+        self.count = count
         self.queries = nn.Parameter(0.02 * torch.randn(count, width))
         self.inlet, self.norm = nn.Linear(width_in, width), nn.LayerNorm(width)
         self.attention = nn.MultiheadAttention(width, max(1, width // 40), batch_first=True)
