@@ -33,7 +33,7 @@ class ExpertPolicy:
 class TakeOver:
     """Learner and expert take turns, the learner first, so that the expert shows how to go on from where the learner
     has led (after DAgger, Ross et al. 2011); in whole turns, so that what follows is the expert's own path. Each lasts
-    up to `longest` s, drawn from the seed; after `practice` s the expert finishes.
+    up to `longest` s, drawn from the seed; after `practice` s (by default half of what the task allows) the expert finishes.
 
     Asked at every control step; the learner decides every `decide_every` steps and hears all that sounded meanwhile.
     `driving`: whether the last answer was the learner's.
@@ -41,14 +41,17 @@ class TakeOver:
 
     sees = True
 
-    def __init__(self, learner, expert: ExpertPolicy, longest: float = 4.0, practice: float = 8.0, decide_every: int = 4):
+    def __init__(self, learner, expert: ExpertPolicy, longest: float = 4.0, practice: float | None = None,
+                 decide_every: int = 4):
         self.learner, self.expert, self.decide_every = learner, expert, decide_every
         self.longest, self.practice = longest, practice
 
     def reset(self, spec: Spec, seed: int) -> None:
         self.learner.reset(spec, seed)
         self.expert.reset(spec, seed)
-        self.switches = turns(np.random.default_rng(seed), self.longest, self.practice)
+        world = self.expert.env.unwrapped
+        practice = world.heard_at + world.task.time_limit / 2 if self.practice is None else self.practice
+        self.switches = turns(np.random.default_rng(seed), self.longest, practice)
         self.chunk, self.sound, self.driving = None, [], False
 
     def act(self, obs: Mapping[str, Any]) -> Chunk:

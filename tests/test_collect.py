@@ -31,6 +31,13 @@ def test_the_first_seeds_that_succeed_are_kept(tmp_path):
     assert names(tmp_path) == WANTED and check_dataset(tmp_path) == []
 
 
+def test_beginnings_are_kept_whatever_comes_of_them(tmp_path):
+    report = stub(tmp_path, tasks=["hard"], episodes=3, beginning=3)
+    assert report == {"hard": {"kept": 3, "failed": 0, "errors": 0}}
+    episodes = DemoReader(tmp_path).episodes
+    assert [(e.info["seed"], e.length, e.info["success"]) for e in episodes] == [(0, 3, False), (1, 3, False), (2, 3, False)]
+
+
 def test_the_number_of_workers_changes_nothing(tmp_path):
     stub(tmp_path / "one")
     stub(tmp_path / "two", workers=2)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from tests.tiny import tiny_model, tiny_sample
 from training.data.windows import foreseen
-from training.train import Average, Schedule, Trainer, TrainError, parameter_groups, precision
+from training.train import Average, Schedule, Trainer, TrainError, bf16, parameter_groups
 
 
 class Stream:
@@ -98,7 +98,7 @@ def test_a_name_that_matches_nothing_is_an_error():
 
 def test_unknown_precision_is_named():
     with pytest.raises(TrainError, match="fp8.*auto, bf16, fp32"):
-        precision("fp8")
+        bf16("fp8")
 
 
 def test_schedule_warms_up_and_falls():

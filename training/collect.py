@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 import envs  # noqa: F401 registers the environments
-from agent.spec import ACTION, IMAGES, STATE
+from agent.spec import ACTION, IMAGES, SENSE, STATE
 from policies.base import Policy, policy_spec, rollout
 from policies.scripted import ExpertPolicy, TakeOver
 from training.data.assemble import assemble, recorded_names
@@ -56,6 +56,7 @@ class Recorder:
 
     def __init__(self, writer: DemoWriter, policy: Policy):
         self.writer, self.policy, self.pending = writer, policy, None
+        self.senses = [STATE, *(SENSE + name for name in writer.spec.senses)]
         self.sound: list[dict[str, np.ndarray]] = []
         writer.discard()
 
@@ -68,7 +69,7 @@ class Recorder:
         labels["annotation.surprise"] |= getattr(self.policy, "driving", False)  # not what the expert would have done
         action = np.asarray(world.expert_action(), np.float32)
         images = {key: value for key, value in obs.items() if key.startswith(IMAGES)}
-        self.pending = images | {STATE: obs[STATE], ACTION: action} | labels
+        self.pending = images | {key: obs[key] for key in self.senses} | {ACTION: action} | labels
 
     def save(self, name: str, task: str, **info) -> None:
         tracks = {track: np.concatenate([s[track] for s in self.sound]) for track in self.sound[0]}
@@ -78,8 +79,10 @@ class Recorder:
 class Demonstrator:
     """Tries jobs, one after the other: an environment and a writer, made once a process."""
 
-    def __init__(self, env_id: str, env_kwargs: Mapping, out: str, perturb: float, learner: str | None):
-        self.env = gym.make(env_id, **env_kwargs, disable_env_checker=True)
+    def __init__(self, env_id: str, env_kwargs: Mapping, out: str, perturb: float, learner: str | None,
+                 beginning: int | None):
+        self.env = gym.make(env_id, **env_kwargs, disable_env_checker=True, max_episode_steps=beginning)
+        self.beginning = beginning is not None
         self.world, self.perturb = self.env.unwrapped, perturb
         self.writer = DemoWriter(out, policy_spec(self.world), self.world.arm.name)
         self.policy = ExpertPolicy(self.env)
@@ -95,13 +98,14 @@ class Demonstrator:
         return {"outcome": "success" if success else "failure"}
 
     def demonstrate(self, job: Job) -> bool:
-        """Let the expert act through one episode; save it if it succeeds."""
+        """Let the expert act through one episode, or its beginning; save it if it succeeds, a beginning in any case."""
         recorder, options = Recorder(self.writer, self.policy), {"task": job.task, "perturb": self.perturb}
         episode = rollout(self.env, self.policy, job.seed, options=options, decide_every=1, record=recorder)
-        if episode.success:
+        if kept := episode.success or self.beginning:
             recorder.save(job.name, episode.instruction, task_name=job.task, seed=job.seed, split=job.split,
-                          instruct=self.way(), success=True, heard_at=float(self.world.heard_at), perturb=self.perturb)
-        return episode.success
+                          instruct=self.way(), success=episode.success, heard_at=float(self.world.heard_at),
+                          perturb=self.perturb)
+        return kept
 
     def way(self) -> str:
         """How the instruction came: a spoken one is heard at its end, a written one is known from the start."""
@@ -158,11 +162,13 @@ def collect(
     perturb: float = 0.2,
     workers: int = 2,
     learner: str | None = None,
+    beginning: int | None = None,
 ) -> dict[str, dict[str, int]]:
     """`episodes` demonstrations, shared out evenly over `tasks`, as a dataset at `out`; run again to go on or to add.
 
     env: more keyword arguments of the environment. seed: the first one tried. perturb: kicks of the arm a second.
     learner: a policy that drives first, for a stretch of each episode (policies.scripted.TakeOver); take other seeds.
+    beginning: control steps after which an episode is broken off and kept: many scenes for the time of few episodes.
     Returns counts by task. Ctrl-C keeps every finished episode. Raises CollectError.
     """
     out = Path(out)
@@ -171,7 +177,7 @@ def collect(
     plan = Plan({task: share + (i < rest) for i, task in enumerate(tasks)}, split, seed, read_outcomes(out))
     kwargs = {"instruct": "mixed"} | dict(env or {}) | {"split": split}
     try:
-        run_plan(plan, (env_id, kwargs, str(out), perturb, learner), workers, out)
+        run_plan(plan, (env_id, kwargs, str(out), perturb, learner, beginning), workers, out)
     finally:  # whatever happens, the episodes that were finished become part of the dataset
         assemble(out)
     return plan.report()

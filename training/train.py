@@ -52,15 +52,14 @@ class Schedule:
         return self.rate * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
-def precision(asked: str) -> str:
-    """accelerate's name for `asked`; "auto" takes bf16 where the hardware multiplies it fast (a CPU without AVX512-BF16
-    or AMX is a hundred times slower in bf16 than in fp32)."""
+def bf16(asked: str) -> bool:
+    """Whether to multiply in bf16; "auto" does where the hardware does it fast (a CPU without AVX512-BF16 or AMX is a
+    hundred times slower in bf16 than in fp32)."""
     if asked not in ("auto", "bf16", "fp32"):
         raise TrainError(f"precision {asked!r}: allowed are auto, bf16, fp32")
     if asked == "auto":
-        fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else fast_bf16_cpu()
-        asked = "bf16" if fast else "fp32"
-    return "bf16" if asked == "bf16" else "no"
+        return torch.cuda.is_bf16_supported() if torch.cuda.is_available() else fast_bf16_cpu()
+    return asked == "bf16"
 
 
 def fast_bf16_cpu() -> bool:
@@ -113,7 +112,7 @@ class Trainer:
         self.notes = dict(notes or {})
         self.model, self.config, self.tokenizer, self.data = model, config, tokenizer, data
         self.schedule, self.out, self.step = schedule, Path(out), 0
-        self.accelerator = Accelerator(mixed_precision=precision(schedule.precision))
+        self.accelerator, self.bf16 = Accelerator(), bf16(schedule.precision)
         groups = parameter_groups(model, schedule)
         self.optimizer = torch.optim.AdamW(groups, lr=schedule.rate, betas=(0.9, 0.98), eps=1e-8)
         self.average = Average(model, schedule.ema)
@@ -142,8 +141,9 @@ class Trainer:
         torch.manual_seed(self.schedule.seed * 1_000_003 + self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.at(self.step)
-        with self.accelerator.autocast():
-            losses = self.ready(batch.to(self.accelerator.device))
+        device = self.accelerator.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+            losses = self.ready(batch.to(device))
         total = sum(self.schedule.weights.get(name, 1.0) * value for name, value in losses.items())
         self.accelerator.backward(total)
         norm = self.accelerator.clip_grad_norm_(self.ready.parameters(), self.schedule.clip)
