@@ -29,6 +29,16 @@ def _mel(hertz: float) -> float:
     return 2595.0 * math.log10(1.0 + hertz / 700.0)
 
 
+def scaled_bands(scale: Tensor, bands: int, sample_rate: int) -> Tensor:
+    """Where in `mel_filters` (in bands, fractional) the frequencies lie that are `scale` (B,) times those of the filters'
+    middles: (B, bands)."""
+    low, top = _mel(50.0), _mel(sample_rate / 2)
+    step = (top - low) / (bands + 1)
+    middle = 700.0 * (10.0 ** ((low + step * torch.arange(1, bands + 1)) / 2595.0) - 1.0)
+    mel = 2595.0 * torch.log10(1.0 + scale[:, None] * middle.to(scale) / 700.0)
+    return (mel - low) / step - 1.0
+
+
 class Features(nn.Module):
     """Waveform (B, n, C) -> (B, F, size): log-mel of each channel, and for each further channel its phase against the
     first as a generalised cross-correlation with phase transform (GCC-PHAT, Knapp & Carter 1976) at lags of +-2 ms.
@@ -52,7 +62,7 @@ class Features(nn.Module):
         if wave.shape[2] == 1:
             return logmel
         cross = spectrum[:, 1:] * spectrum[:, :1].conj()
-        phase = cross / cross.abs().clamp(min=1e-6)
+        phase = cross * (power[:, 1:] * power[:, :1]).clamp(min=1e-12).rsqrt()
         lags = torch.fft.irfft(phase, n=WINDOW)
         lags = torch.cat([lags[..., -LAGS:], lags[..., : LAGS + 1]], dim=-1) * 4.0
         return torch.cat([logmel, _channels_last(lags)], dim=-1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from agent.encoders.audio import WINDOW, Features
+from agent.encoders.audio import WINDOW, Features, scaled_bands
 
 HOP = 160  # samples, 10 ms at 16 kHz
 BLANK = 0  # the CTC blank is the tokenizer's padding token
@@ -22,7 +22,7 @@ class SpeechEncoder(nn.Module):
 
     def __init__(self, vocabulary: int, width: int = 144, depth: int = 4, bands: int = 40, sample_rate: int = 16000):
         super().__init__()
-        self.features = Features(1, HOP, bands, sample_rate)
+        self.features, self.sample_rate = Features(1, HOP, bands, sample_rate), sample_rate
         self.stem = nn.Sequential(
             nn.Conv1d(bands, width, 5, stride=2, padding=2), nn.SiLU(),
             nn.Conv1d(width, width, 5, stride=2, padding=2), nn.SiLU(),
@@ -37,6 +37,7 @@ class SpeechEncoder(nn.Module):
         seen = torch.arange(features.shape[1], device=wave.device) < frames[:, None]
         features = normalised(features, seen)
         if self.training:
+            features, frames = warped(features, frames, self.sample_rate)
             features = masked(features)
         x = self.stem(features.transpose(1, 2)).transpose(1, 2)
         frames = (frames + 3) // 4
@@ -54,6 +55,33 @@ def normalised(features: Tensor, seen: Tensor) -> Tensor:
     centred = (features - mean) * weight
     scale = (centred.square().sum((1, 2), keepdim=True) / (count * features.shape[-1])).sqrt()
     return centred / (scale + 1e-3)
+
+
+def warped(features: Tensor, frames: Tensor, sample_rate: int, throat: float = 0.2, tempo: float = 0.25,
+           rhythm: float = 0.25) -> tuple[Tensor, Tensor]:
+    """Features (B, F, M) of `frames` (B,) frames as other speakers might have said the same: the frequencies scaled by up
+    to 1 + throat or its inverse (vocal tract length perturbation, Jaitly & Hinton 2013), as a whole faster or slower by
+    up to 1 + tempo, and unevenly in time, with deviation `rhythm` of the logarithm of the speed. -> (B, F', M), frames."""
+    rows, bands, device = len(features), features.shape[2], features.device
+    scale, speed = (torch.pow(1.0 + most, 2 * torch.rand(rows, device=device) - 1) for most in (throat, tempo))
+    longer = (frames * speed).round().long()
+    share = torch.arange(int(longer.max()), device=device) / longer.clamp(min=1)[:, None]
+    source = progress(share, rhythm) * frames[:, None]
+    grid = torch.stack(torch.broadcast_tensors(scaled_bands(scale, bands, sample_rate)[:, None] * 2 / (bands - 1) - 1,
+                                               source[..., None] * 2 / (features.shape[1] - 1) - 1), -1)
+    out = nn.functional.grid_sample(features[:, None].float(), grid, padding_mode="border", align_corners=True)[:, 0]
+    return out * (share < 1.0)[..., None], longer
+
+
+def progress(share: Tensor, rhythm: float, pieces: int = 6) -> Tensor:
+    """Monotone random course from 0 at 0 to 1 at 1, drawn for each row, at `share` (B, F): straight in each of `pieces`,
+    whose slopes' logarithms have deviation `rhythm`."""
+    ends = (rhythm * torch.randn(len(share), pieces, device=share.device)).exp().cumsum(1)
+    ends = nn.functional.pad(ends / ends[:, -1:], (1, 0))
+    place = share.clamp(0.0, 1.0) * pieces
+    piece = place.long().clamp(max=pieces - 1)
+    start, end = ends.gather(1, piece), ends.gather(1, piece + 1)
+    return start + (place - piece) * (end - start)
 
 
 def masked(features: Tensor, bands: int = 8, frames: int = 20) -> Tensor:
