@@ -65,7 +65,7 @@ def save(folder: str | Path, model: EmbodiedModel, config: Mapping, tokenizer: P
 
 
 def _stored(name: str, value: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    convert = dtype is not None and value.is_floating_point() and "normalize_" not in name
+    convert = dtype is not None and value.is_floating_point() and "normalize" not in name
     return value.detach().to("cpu", dtype if convert else value.dtype).contiguous().clone()
 
 

@@ -1,14 +1,16 @@
 """The five stages wired together: encoders -> input projectors -> backbone -> output projector -> generators.
 
-One packed sequence holds K decisions of one episode:
+The backbone reads the sound first, then K decisions of one episode, each of which goes on from the sound by itself:
 
-    [ memory N | body 1: images, state | text, <act> | queries ... | body 2 | text, <act> | queries ... | ... ]
+    memory N  ->  body 1: images, state | text, <act> | queries ...
+              ->  body 2: images, state | text, <act> | queries ...
 
 A decision reads the sound that had been heard, its own body and the text that was known, nothing of another decision;
 K decisions so share one encoding of the sound. A query is another text with an <act> of its own over the same body: in
 training, many questions "where is it" to one look. On the robot K is 1 and there are no queries.
 
-Legend: B samples, K decisions, N memory tokens, M body tokens, L text tokens, Q queries, T all tokens, D width.
+Legend: B samples, K decisions, R = B K rows, N memory tokens, M body tokens, L text tokens, Q queries, T tokens of a
+row, D width.
 """
 
 from __future__ import annotations
@@ -34,9 +36,9 @@ TOOL = ("tool_x", "tool_y", "tool_z")  # names in Spec.state, m, base frame
 class Mind(NamedTuple):
     """A batch after the backbone."""
 
-    thought: Thought
-    visible: Tensor  # (B, K, T) bool: what each decision may read
-    positions: Tensor  # (B, K) of the <act> tokens
+    thought: Thought  # (R, N + T)
+    visible: Tensor  # (R, 1, N + T) bool: what each <act> token may read
+    positions: Tensor  # (R, 1) of the <act> tokens
     act: Tensor  # (B, K, D): the instruction's <act> tokens
     goal: Goal  # of the instruction (first) and the queries
     grids: dict[str, Tensor]  # camera -> (B K, P, P, width)
@@ -45,15 +47,16 @@ class Mind(NamedTuple):
 class EmbodiedModel(nn.Module):
     """Hears, sees, feels, reads and acts. Arguments that are callables are partials: the widths are given here.
 
-    vision: image encoder, shared by the cameras. projectors: camera -> input projector. audio, speech: None for a deaf
-    agent. horizon: actions a chunk. memory: sound tokens (5 a second) that are remembered.
+    vision: image encoder, shared by the cameras. projectors: camera -> input projector. senses: encoders of other
+    low-dimensional senses by name; what the robot does not have is left out. audio, speech: None for a deaf agent. horizon: actions a chunk. memory: sound tokens (5 a second) that are remembered.
     """
 
     def __init__(self, spec: Spec, vocabulary: int, image_size: int, horizon: int, memory: int,
                  vision: Callable[..., nn.Module], projectors: Mapping[str, Callable[..., nn.Module]],
                  proprio: Callable[..., nn.Module], backbone: Callable[..., nn.Module],
                  generator: Callable[..., nn.Module], audio: Callable[..., nn.Module] | None = None,
-                 speech: Callable[..., nn.Module] | None = None):
+                 speech: Callable[..., nn.Module] | None = None,
+                 senses: Mapping[str, Callable[..., nn.Module]] | None = None):
         super().__init__()
         missing = set(spec.cameras) - set(projectors)
         if missing:
@@ -66,12 +69,14 @@ class EmbodiedModel(nn.Module):
                                                                 grid=self.vision.grid) for name in spec.cameras})
         self.proprio = proprio(size=len(spec.state))
         self.state_in = nn.Linear(self.proprio.width, width)
+        sizes = {name: len(spec.senses[name]) for name in senses or {} if name in spec.senses}
+        self.senses = nn.ModuleDict({name: Sense(senses[name], size, width) for name, size in sizes.items()})
         self.audio = audio(channels=len(spec.microphones), sample_rate=spec.sample_rate) if audio else None
         self.audio_in = nn.Linear(self.audio.width, width) if audio else None
         self.speech = speech(vocabulary=vocabulary, sample_rate=spec.sample_rate) if speech else None
         self.spoken = SpokenText()
         self.kinds = nn.ParameterDict({name: nn.Parameter(0.02 * torch.randn(width))
-                                       for name in [*spec.cameras, "state", "audio", "act"]})
+                                       for name in [*spec.cameras, "state", "audio", "act", *sizes]})
         self.generator = generator(action_size=spec.action.size, horizon=horizon, condition_width=width,
                                    layers=self.backbone.depth, heads=self.backbone.heads,
                                    head_dim=self.backbone.head_dim)
@@ -108,7 +113,7 @@ class EmbodiedModel(nn.Module):
         return self.listen(batch.audio)
 
     def look(self, batch: Batch) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
-        """One decision's own tokens: for each camera and the state (B, K, count, D) and their presence (B, K, count)."""
+        """One decision's own tokens: for each camera, the state and each sense (B, K, count, D) and their presence (B, K, count)."""
         tokens, present, grids = [], [], {}
         for name, images in batch.images.items():
             grids[name] = self.vision(images.flatten(0, 1))
@@ -119,6 +124,9 @@ class EmbodiedModel(nn.Module):
             felt = self.state_in(self.proprio(self.normalize_state(batch.state))) + self.kinds["state"]
             tokens.append(felt[:, :, None])
             present.append(_present(tokens[-1], batch.absent.get("state")))
+        for name, sense in self.senses.items():
+            tokens.append((sense(batch.senses[name]) + self.kinds[name])[:, :, None])
+            present.append(_present(tokens[-1], batch.absent.get(name)))
         return tokens, present, grids
 
     # -- stage 3: the backbone ----------------------------------------------------------------------------------
@@ -128,20 +136,25 @@ class EmbodiedModel(nn.Module):
         memory = self.remember(batch)
         own, present, grids = self.look(batch)
         body, body_seen = torch.cat(own, 2), torch.cat(present, 2)
-        rows, decisions = body.shape[:2]
+        shape = body.shape[:2]
         asks, asks_seen = self.asks(text, text_seen, batch)
-        heard = batch.heard if batch.heard is not None else batch.known.new_zeros(rows, decisions, dtype=torch.int64)
-        layout = Layout(memory.shape[1], decisions, body.shape[2], tuple(ask.shape[2] for ask in asks))
+        heard = batch.heard if batch.heard is not None else batch.known.new_zeros(shape, dtype=torch.int64)
+        layout = Layout(memory.shape[1], body.shape[2], tuple(ask.shape[2] for ask in asks))
         visible = layout.visible(heard, body_seen, asks_seen, self.memory, batch.absent.get("audio"))
         positions = layout.positions(heard, asks_seen)
-        blocks = torch.cat([body, *asks], 2).flatten(1, 2)
-        thought = self.backbone(torch.cat([memory, blocks], 1), visible, positions)
-        acts = torch.stack([thought.hidden[:, layout.act_index(j)] for j in range(len(asks))], 2)
-        views = {name: grid.unflatten(0, (rows, decisions)) for name, grid in grids.items()}
+        past = self.recall(memory, layout).repeat(shape[1]) if layout.memory else None
+        thought = self.backbone(torch.cat([body, *asks], 2).flatten(0, 1), visible, positions, past)
+        acts = thought.hidden[:, layout.act_indices()].unflatten(0, shape)
+        views = {name: grid.unflatten(0, shape) for name, grid in grids.items()}
         sound = newest(memory, heard, batch.absent.get("audio"))
         goal = self.pointer(acts, self.felt(batch), sound, views, self.tool(batch), batch.absent)
-        at = layout.act_index(0)
-        return Mind(thought, visible[:, at], positions[:, at], acts[:, :, 0], goal, grids)
+        act = layout.act_indices()[:1]
+        return Mind(thought, visible[:, act], positions[:, act], acts[:, :, 0], goal, grids)
+
+    def recall(self, memory: Tensor, layout: "Layout") -> Thought:
+        """What the backbone makes of the sound (B, N, D) alone."""
+        visible, positions = layout.visible_sound(memory, self.memory), torch.arange(layout.memory, device=memory.device)
+        return self.backbone(memory, visible, positions.expand(len(memory), -1))
 
     def felt(self, batch: Batch) -> Tensor:
         """The normalised state (B, K, S); zero where it is absent."""
@@ -175,7 +188,7 @@ class EmbodiedModel(nn.Module):
     def prefix(self, mind: Mind) -> Prefix:
         own = torch.arange(1, self.horizon + 1, device=mind.positions.device)
         positions = (mind.positions[:, :, None] + own).flatten(1)
-        return Prefix(mind.thought.keys, mind.thought.values, mind.visible, mind.goal.readout[:, :, 0],
+        return Prefix(mind.thought.keys, mind.thought.values, mind.visible, mind.goal.readout[:, :, 0].flatten(0, 1)[:, None],
                       self.backbone.rotation(positions))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -190,7 +203,8 @@ class EmbodiedModel(nn.Module):
     def demonstration_loss(self, batch: Batch) -> dict[str, Tensor]:
         mind = self.think(batch)
         actions = self.normalize_action(batch.action)
-        losses = {"action": self.generator.loss(self.prefix(mind), actions, batch.action_weight)}
+        targets = (x.flatten(0, 1)[:, None] for x in (actions, batch.action_weight))
+        losses = {"action": self.generator.loss(self.prefix(mind), *targets)}
         if batch.goal is not None:
             losses["goal"] = point_loss(mind.goal, batch.goal, batch.goal_weight)
             losses["pixel"] = pixel_loss(mind.goal, batch.goal_pixels, batch.goal_weight, batch.absent)
@@ -211,7 +225,8 @@ class EmbodiedModel(nn.Module):
     @torch.no_grad()
     def act(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """Actions (B, K, H, A) in the spec's units, clipped to its bounds."""
-        actions = self.normalize_action.inverse(self.generator.sample(self.prefix(self.think(batch)), generator))
+        actions = self.generator.sample(self.prefix(self.think(batch)), generator)
+        actions = self.normalize_action.inverse(actions[:, 0].unflatten(0, batch.known.shape))
         low, high = (actions.new_tensor(bound) for bound in (self.spec.action.low, self.spec.action.high))
         return actions.clamp(low, high)
 
@@ -219,61 +234,66 @@ class EmbodiedModel(nn.Module):
         return self.loss(batch)
 
 
-class Layout(NamedTuple):
-    """Where the parts of a packed sequence lie, who sees whom, and at which positions.
+class Sense(nn.Module):
+    """A low-dimensional sense: its statistics, encoder and input projector. (B, K, size) in its own units -> (B, K, D)."""
 
-    asks: lengths of a decision's asks (instruction, queries), their <act> token included, which comes last.
+    def __init__(self, encoder: Callable[..., nn.Module], size: int, width: int):
+        super().__init__()
+        self.normalize, self.encoder = Normalizer(size), encoder(size=size)
+        self.project = nn.Linear(self.encoder.width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(self.encoder(self.normalize(x)))
+
+
+class Layout(NamedTuple):
+    """Where the parts of a row lie, who sees whom, and at which positions.
+
+    memory: sound tokens, which were thought before the row. asks: lengths of a decision's asks (instruction, queries),
+    their <act> token included, which comes last.
     """
 
     memory: int
-    decisions: int
     body: int
     asks: tuple[int, ...]
 
     @property
-    def block(self) -> int:
+    def total(self) -> int:
         return self.body + sum(self.asks)
 
-    @property
-    def total(self) -> int:
-        return self.memory + self.decisions * self.block
+    def visible_sound(self, memory: Tensor, window: int) -> Tensor:
+        """(B, N, N) bool: sound (B, N, D) sees the last `window` tokens of sound up to itself."""
+        index = torch.arange(self.memory, device=memory.device)
+        age = index[:, None] - index
+        return ((age >= 0) & (age < window)).expand(len(memory), -1, -1)
 
     def visible(self, heard: Tensor, body_seen: Tensor, asks_seen: list[Tensor], window: int,
                 deaf: Tensor | None = None) -> Tensor:
-        """(B, T, T) bool: row sees column. heard (B, K), body_seen (B, K, M), asks_seen (B, K, L + 1) each, deaf (B,).
+        """(R, T, N + T) bool: row sees column. heard (B, K), body_seen (B, K, M), asks_seen (B, K, L + 1) each, deaf (B,).
 
-        Sound sees the sound before it; the body sees itself and what was heard; an ask sees these and itself."""
-        rows, device = len(heard), heard.device
-        out = torch.zeros(rows, self.total, self.total, dtype=torch.bool, device=device)
-        index = torch.arange(self.memory, device=device)
-        age = index[:, None] - index
-        out[:, : self.memory, : self.memory] = (age >= 0) & (age < window)
+        The body sees itself and the last `window` tokens that were heard; an ask sees these and itself."""
+        index = torch.arange(self.memory, device=heard.device)
         sound = (index < heard[..., None]) & (index >= heard[..., None] - window)
         if deaf is not None:
             sound = sound & ~deaf[:, None, None]
-        out[:, self.memory :, : self.memory] = sound.repeat_interleave(self.block, 1)
-        for k in range(self.decisions):
-            start = self.memory + k * self.block
-            ask = start + self.body
-            out[:, start : start + self.block, start:ask] = body_seen[:, k, None]
-            for length, seen in zip(self.asks, asks_seen):
-                out[:, ask : ask + length, ask : ask + length] = seen[:, k, None]
-                ask += length
-        return out | torch.eye(self.total, dtype=torch.bool, device=device)
+        own = torch.eye(self.total, dtype=torch.bool, device=heard.device).repeat(*heard.shape, 1, 1)
+        own[..., : self.body] |= body_seen[:, :, None]
+        start = self.body
+        for length, seen in zip(self.asks, asks_seen):
+            own[..., start : start + length, start : start + length] |= seen[:, :, None]
+            start += length
+        return torch.cat([sound[:, :, None].expand(-1, -1, self.total, -1), own], -1).flatten(0, 1)
 
     def positions(self, heard: Tensor, asks_seen: list[Tensor]) -> Tensor:
-        """(B, T): a decision's body starts one behind the newest sound that it heard; each ask follows the body, its
+        """(R, T): a decision's body starts one behind the newest sound that it heard; each ask follows the body, its
         tokens counted without the padding."""
-        rows, device = len(heard), heard.device
-        body = torch.arange(self.body, device=device).expand(rows, self.decisions, -1)
+        body = torch.arange(self.body, device=heard.device).expand(*heard.shape, -1)
         asks = [self.body + seen.cumsum(-1) - 1 for seen in asks_seen]
-        blocks = heard[..., None] + torch.cat([body, *asks], -1)
-        return torch.cat([torch.arange(self.memory, device=device).expand(rows, -1), blocks.flatten(1)], 1)
+        return (heard[..., None] + torch.cat([body, *asks], -1)).flatten(0, 1)
 
-    def act_index(self, ask: int) -> Tensor:
-        """(K,) places of the <act> tokens of one ask."""
-        last = self.memory + self.body + sum(self.asks[: ask + 1]) - 1
-        return last + self.block * torch.arange(self.decisions)
+    def act_indices(self) -> Tensor:
+        """(1 + Q,) places of the asks' <act> tokens in a row."""
+        return self.body + torch.tensor(self.asks).cumsum(0) - 1
 
 
 def _mean(tokens: Tensor, seen: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 A sample is a stretch of one episode with K decisions in it, in the project's keys (agent/spec.py), stacked over K:
 
     observation.images.NAME (K, H, W, 3)   observation.state (K, S)   timestamp (K,), seconds since the sound's start
+    observation.SENSE (K, n): other senses that the robot has, as wrist force
     observation.audio.mic (n, C): all that was heard from the sound's start to the last decision; optional
     task: str   known (K,) bool: the instruction had been given by then; optional, True
     utterance (n,): an instruction as spoken, mono; optional
@@ -28,7 +29,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from agent.encoders.audio import CausalAudioEncoder
-from agent.spec import ACTION, AUDIO, IMAGES, STATE, TASK, TIME, Spec, SpecError
+from agent.spec import ACTION, AUDIO, IMAGES, SENSE, STATE, TASK, TIME, Spec, SpecError
 from agent.tokenizer import encode
 
 OBJECTS = "annotation.objects"
@@ -43,6 +44,7 @@ class Batch:
     known: Tensor  # (B, K) bool
     images: dict[str, Tensor] = field(default_factory=dict)  # (B, K, H, W, 3) uint8
     state: Tensor | None = None  # (B, K, S)
+    senses: dict[str, Tensor] = field(default_factory=dict)  # (B, K, n)
     audio: Tensor | None = None  # (B, CONTEXT + N TOKEN, C)
     memory: Tensor | None = None  # (B, N, width): `audio` already encoded
     heard: Tensor | None = None  # (B, K) int64: memory tokens that had been heard by then
@@ -77,6 +79,7 @@ class Processor:
         batch = Batch(text=self.text([s[TASK] for s in samples]), known=self.known(samples))
         batch.images = {name: self.images(samples, name) for name in self.spec.cameras if IMAGES + name in samples[0]}
         batch.state = _stack(samples, STATE)
+        batch.senses = {name: _stack(samples, SENSE + name) for name in self.spec.senses if SENSE + name in samples[0]}
         batch.audio, batch.heard = self.audio(samples)
         batch.utterance, batch.utterance_length = self.utterances(samples)
         batch.action, batch.action_weight = _stack(samples, ACTION), _stack(samples, "action_weight")

@@ -5,6 +5,7 @@ Every part of the project speaks LeRobot's key dialect:
     observation.images.NAME   uint8   (H, W, 3)  RGB
     observation.audio.mic     float32 (n, C)     samples in [-1, 1] since the last observation that was given
     observation.state         float32 (S,)       names and units in Spec.state
+    observation.SENSE         float32 (n,)       other low-dimensional senses, names and units in Spec.senses
     task                      str                the instruction as text, "" when it is spoken or not yet given
     timestamp                 float              seconds, when the sensors were read
     action                    float32 (A,)       names and bounds in ActionSpec
@@ -14,7 +15,7 @@ This module imports numpy only, so that environments and robot nodes need no lea
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Mapping
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy as np
 IMAGES = "observation.images."
 AUDIO = "observation.audio.mic"
 STATE = "observation.state"
-FORCE = "observation.force"
+SENSE = "observation."  # + name: as in "observation.force"
 TASK = "task"
 TIME = "timestamp"
 ACTION = "action"
@@ -71,7 +72,7 @@ class Spec:
     control_hz: float
     microphones: tuple[tuple[float, float, float], ...] = ()  # one position a channel
     sample_rate: int = 16000  # Hz
-    force: tuple[str, ...] = field(default=())  # names of the wrist force channels, N
+    senses: dict[str, tuple[str, ...]] = field(default_factory=dict)  # name -> its channels, such as wrist force in N
 
     def check(self, obs: Mapping[str, Any]) -> None:
         """Raise SpecError naming the first key that is missing or has another shape or type than this Spec says."""
@@ -80,21 +81,19 @@ class Spec:
         _check_array(obs, STATE, (len(self.state),), np.float32)
         if self.microphones:
             _check_array(obs, AUDIO, (None, len(self.microphones)), np.float32)
-        if self.force:
-            _check_array(obs, FORCE, (len(self.force),), np.float32)
+        for name, channels in self.senses.items():
+            _check_array(obs, SENSE + name, (len(channels),), np.float32)
         if not isinstance(obs.get(TASK), str):
             raise SpecError(f"{TASK}: a str is needed, got {type(obs.get(TASK)).__name__}")
 
     def to_dict(self) -> dict:
-        """Plain JSON-able form; `from_dict` is its inverse."""
+        """Plain JSON-able form; `from_dict` is its inverse, and passes over what it does not know."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> "Spec":
-        action = {k: _tuples(v) for k, v in d["action"].items()}
-        rest = {k: _tuples(v) for k, v in d.items() if k not in ("action", "cameras")}
-        cameras = {name: tuple(size) for name, size in d["cameras"].items()}
-        return cls(cameras=cameras, action=ActionSpec(**action), **rest)
+        known = {f.name: _tuples(d[f.name]) for f in fields(cls) if f.name in d}
+        return cls(**known | {"action": ActionSpec(**known["action"])})
 
 
 @dataclass(frozen=True)
@@ -122,4 +121,6 @@ def _check_array(obs: Mapping[str, Any], key: str, shape: tuple, dtype) -> None:
 
 
 def _tuples(value):
+    if isinstance(value, Mapping):
+        return {k: _tuples(v) for k, v in value.items()}
     return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value

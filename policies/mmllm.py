@@ -14,7 +14,7 @@ from agent.hearing import UtteranceDetector
 from agent.model import EmbodiedModel
 from agent.perception import SoundMemory
 from agent.processor import Processor
-from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, Chunk, Spec, SpecError
+from agent.spec import AUDIO, IMAGES, SENSE, STATE, TASK, TIME, Chunk, Spec, SpecError
 
 CONFIDENCE = 0.8  # an utterance is taken for an instruction when its words are at least this likely on average
 
@@ -76,7 +76,8 @@ class MMLLMPolicy:
     def batch(self, obs: Mapping[str, Any]):
         sample = {TASK: obs[TASK], STATE: obs[STATE][None], "utterance": self.utterance,
                   "known": np.array([bool(obs[TASK]) or len(self.utterance) > 0])}
-        sample |= {IMAGES + name: obs[IMAGES + name][None] for name in self.model.spec.cameras}
+        keys = [IMAGES + name for name in self.model.spec.cameras] + [SENSE + name for name in self.model.senses]
+        sample |= {key: obs[key][None] for key in keys}
         batch = self.processor([sample])
         memory = self.sound.recall() if self.sound is not None else None
         if memory is not None:
@@ -87,10 +88,12 @@ class MMLLMPolicy:
 
 def require_same(learned: Spec, offered: Spec) -> None:
     """Raise SpecError naming the first thing in which a robot differs from the one the weights were trained for."""
-    for name in ("cameras", "state", "action", "control_hz", "microphones", "sample_rate"):
+    for name in ("cameras", "state", "senses", "action", "control_hz", "microphones", "sample_rate"):
         ours, theirs = getattr(learned, name), getattr(offered, name)
         if name == "cameras":
             ours, theirs = sorted(ours), sorted(theirs)
+        if name == "senses":
+            theirs = {sense: theirs[sense] for sense in ours if sense in theirs}
         if name == "microphones":
             ours, theirs = len(ours), len(theirs)
         if name != "action" and ours != theirs:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import checkpoint
-from agent.encoders.audio import LAGS, CausalAudioEncoder, Features
-from agent.encoders.speech import masked
+from agent.encoders.audio import LAGS, CausalAudioEncoder, Features, mel_filters, scaled_bands
+from agent.encoders.speech import masked, progress, warped
 from agent.generators.flow import FlowMatching, Prefix
 from agent.generators.goal import CameraPointer, fused
 from agent.grounding import KINDS, cells
@@ -19,7 +19,7 @@ from agent.normalizer import Normalizer
 from agent.perception import SoundMemory
 from agent.processor import Batch
 from agent.projectors import MLP, Linear, PixelShuffle, Resampler, SpokenText
-from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, Spec, SpecError
+from agent.spec import AUDIO, IMAGES, SENSE, STATE, TASK, TIME, Spec, SpecError
 from agent.tokenizer import encode, train_tokenizer
 from tests.tiny import SENTENCES, tiny_model, tiny_sample, tiny_spec
 
@@ -57,7 +57,7 @@ def test_a_decision_reads_nothing_of_the_future_or_of_another_decision():
     torch.testing.assert_close(model.think(processor([other])).goal.readout[0, 0, 0], first, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("key", [TASK, AUDIO, STATE, IMAGES + "front", IMAGES + "wrist"])
+@pytest.mark.parametrize("key", [TASK, AUDIO, STATE, SENSE + "force", IMAGES + "front", IMAGES + "wrist"])
 def test_every_modality_reaches_the_action(key):
     model, processor, _ = tiny_model()
     rng = np.random.default_rng(2)
@@ -100,27 +100,20 @@ def test_layout(memory, decisions, body, asks, window, data):
     heard = torch.tensor([[data.draw(st.integers(0, memory)) for _ in range(decisions)]])
     seen = [torch.tensor([[data.draw(st.booleans()) for _ in range(n - 1)] + [True] for _ in range(decisions)])[None]
             for n in asks]
-    layout = Layout(memory, decisions, body, tuple(asks))
+    layout = Layout(memory, body, tuple(asks))
     out = layout.visible(heard, torch.ones(1, decisions, body, dtype=bool), seen, window)
-    tags = [("sound", n) for n in range(memory)]
+    tags = ["body"] * body + [(a, i) for a, n in enumerate(asks) for i in range(n)]
+    assert out.shape == (decisions, len(tags), memory + len(tags))
     for d in range(decisions):
-        tags += [("body", d)] * body + [("ask", d, a, i) for a, n in enumerate(asks) for i in range(n)]
-    for q, row in enumerate(tags):
-        for k, column in enumerate(tags):
-            count = 0 if row[0] == "sound" else int(heard[0, row[1]])
-            if q == k:
-                rule = True
-            elif row[0] == "sound":
-                rule = column[0] == "sound" and k <= q and q - k < window
-            elif column[0] == "sound":
-                rule = count - window <= k < count
-            elif column[0] == "body":
-                rule = column[1] == row[1]
-            else:
-                rule = row[0] == "ask" and row[1:3] == column[1:3] and bool(seen[column[2]][0, column[1], column[3]])
-            assert bool(out[0, q, k]) == rule, (row, column)
-    for a in range(len(asks)):
-        assert [tags[i] for i in layout.act_index(a).tolist()] == [("ask", d, a, asks[a] - 1) for d in range(decisions)]
+        count = int(heard[0, d])
+        for q, row in enumerate(tags):
+            assert out[d, q, :memory].tolist() == [count - window <= n < count for n in range(memory)]
+            for k, column in enumerate(tags):
+                own = row != "body" and row[0] == column[0] and bool(seen[column[0]][0, d, column[1]])
+                assert bool(out[d, q, memory + k]) == (q == k or column == "body" or own), (row, column)
+    assert [tags[i] for i in layout.act_indices().tolist()] == [(a, n - 1) for a, n in enumerate(asks)]
+    sound = layout.visible_sound(torch.zeros(1, memory, 2), window)[0]
+    assert sound.tolist() == [[q - window < k <= q for k in range(memory)] for q in range(memory)]
 
 
 def test_sound_in_pieces_equals_sound_at_once():
@@ -148,6 +141,26 @@ def test_masks_hide_one_group_of_bands_and_one_stretch(batch, frames, bands, mos
         if not (columns.all() or rows.all()):
             for hidden, most in ((columns, most_bands), (rows, most_frames)):
                 assert hidden.sum() <= most and (hidden.int().diff() == 1).sum() + hidden[0] <= 1
+
+
+def test_warping_moves_time_and_frequency_and_nothing_else():
+    """Without strength nothing changes; a scaled throat moves a tone to where the scaled frequency lies; time only runs
+    forwards, from end to end."""
+    torch.manual_seed(0)
+    features, frames = torch.randn(3, 50, 40), torch.tensor([50, 30, 1])
+    same, counts = warped(features, frames, 16000, 0.0, 0.0, 0.0)
+    assert counts.tolist() == [50, 30, 1]
+    for row, own, n in zip(same, features, counts):
+        torch.testing.assert_close(row[:n], own[:n], atol=1e-4, rtol=1e-4)
+        assert not row[n:].any()
+    filters, bins = mel_filters(40, 257, 16000), torch.linspace(0, 8000, 257)
+    for scale in (0.85, 1.0, 1.15):
+        at = scaled_bands(torch.tensor([scale]), 40, 16000)[0]
+        middle = (filters * bins[:, None]).sum(0) / filters.sum(0)
+        expected = torch.tensor(np.interp(scale * middle[20:30], middle, np.arange(40.0)), dtype=torch.float32)
+        torch.testing.assert_close(at[20:30], expected, atol=0.05, rtol=0)
+    course = progress(torch.linspace(0, 1, 50).expand(8, -1), 0.5)
+    assert (course.diff() > 0).all() and course[:, 0].abs().max() == 0 and (course[:, -1] - 1).abs().max() < 1e-5
 
 
 def test_fused_guess_follows_the_surest():
@@ -348,9 +361,11 @@ def test_spec_round_trip_and_check():
     spec = tiny_spec()
     assert Spec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
     good = {IMAGES + "front": np.zeros((32, 32, 3), np.uint8), IMAGES + "wrist": np.zeros((32, 32, 3), np.uint8),
-            AUDIO: np.zeros((10, 2), np.float32), STATE: np.zeros(7, np.float32), TASK: ""}
+            AUDIO: np.zeros((10, 2), np.float32), STATE: np.zeros(7, np.float32), TASK: "",
+            SENSE + "force": np.zeros(3, np.float32)}
     spec.check(good)
-    for key, bad in ((STATE, np.zeros(6, np.float32)), (STATE, np.full(7, np.nan, np.float32)), (TASK, 3),
+    assert Spec.from_dict(spec.to_dict() | {"of_another_version": 1}) == spec
+    for key, bad in ((SENSE + "force", np.zeros(2, np.float32)), (STATE, np.zeros(6, np.float32)), (STATE, np.full(7, np.nan, np.float32)), (TASK, 3),
                      (AUDIO, np.zeros((10, 1), np.float32)), (IMAGES + "front", np.zeros((32, 32, 3), np.float32))):
         with pytest.raises(SpecError, match=key.replace(".", r"\.")):
             spec.check(good | {key: bad})

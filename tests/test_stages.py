@@ -5,6 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from agent import checkpoint
+from agent.spec import SpecError
+from envs.tabletop.env import TabletopEnv
+from policies.mmllm import MMLLMPolicy
 from training import settings
 from training.collect import collect
 from training.data.demos import DemoReader
@@ -33,6 +37,26 @@ def test_practice_is_collected_and_trained_on(tmp_path):
     assert [r.episodes[0].info["seed"] >= 100000 * n for n, r in enumerate(rounds, 1)] == [True, True]
     surprise = np.concatenate([r.columns()["annotation.surprise"] for r in rounds])
     assert surprise.any() and not surprise.all()  # frames that the learner drove, and frames of the expert
+
+
+def test_a_sense_more_is_recorded_learned_and_acted_on(tmp_path):
+    """Wrist force by its YAML alone: collected, its statistics and weights trained, asked for when the weights play."""
+    world = WORLD | {"force": True}
+    demos, out = tmp_path / "demos", tmp_path / "out"
+    collect(demos, ["press_button"], 2, world, workers=1)
+    forces = DemoReader(demos).columns()["observation.force"]
+    assert forces.shape[1] == 3 and forces.std() > 0.01
+    words = ["model=pocket_force", f"data={demos}", f"out={out}", "threads=1", "stage.schedule.steps=2",
+             "stage.schedule.workers=0", "stage.batch=2"]
+    model, processor, _ = checkpoint.load(train(settings.compose("train", words + SMALL)))
+    np.testing.assert_allclose(model.senses["force"].normalize.high, np.percentile(forces, 99.5, axis=0), atol=0.05)
+    policy = MMLLMPolicy(model, processor)
+    with pytest.raises(SpecError, match="senses"):
+        policy.reset(TabletopEnv(**WORLD).robot_spec, 0)
+    env = TabletopEnv("press_button", **world)
+    obs, _ = env.reset(seed=0)
+    policy.reset(env.robot_spec, 0)
+    assert policy.act(obs).actions.shape == (model.horizon, 5)
 
 
 def test_practice_has_its_share():

@@ -10,7 +10,7 @@ import yaml
 
 from agent import checkpoint
 from agent.processor import OBJECTS, Processor
-from agent.spec import ACTION, AUDIO, IMAGES, STATE, TASK, TIME, ActionSpec, Spec
+from agent.spec import ACTION, AUDIO, IMAGES, SENSE, STATE, TASK, TIME, ActionSpec, Spec
 from agent.tokenizer import train_tokenizer
 
 CONFIGS = Path(__file__).parent.parent / "training" / "configs" / "model"
@@ -22,12 +22,14 @@ def tiny_spec() -> Spec:
     action = ActionSpec("ee_delta", NAMES, (-1.0,) * 5, (1.0,) * 5, (0.04, 0.04, 0.04, 0.3),
                         ((0.2, -0.3, 0.0), (0.7, 0.3, 0.5)))
     state = tuple(f"joint_{i}" for i in range(1, 8))
-    return Spec({"front": (32, 32), "wrist": (32, 32)}, state, action, 10.0, ((0.1, 0.15, 0.3), (0.1, -0.15, 0.3)))
+    return Spec({"front": (32, 32), "wrist": (32, 32)}, state, action, 10.0, ((0.1, 0.15, 0.3), (0.1, -0.15, 0.3)),
+                senses={"force": ("force_x", "force_y", "force_z")})
 
 
 def tiny_config(**changes) -> dict:
     """The shipped model's config with every width cut down."""
     config = yaml.safe_load((CONFIGS / "pocket.yaml").read_text())
+    config |= {"senses": yaml.safe_load((CONFIGS / "pocket_force.yaml").read_text())["senses"]}
     config |= {"image_size": 32, "horizon": 4, "memory": 20}
     config["vision"] |= {"first": 8, "width": 16, "inner": 16}
     config["projectors"] = {"front": {"_target_": "agent.projectors.Linear"},
@@ -60,6 +62,7 @@ def tiny_sample(rng: np.random.Generator, decisions: int = 3, seconds: float = 2
     times = np.sort(rng.choice(np.arange(1, int(seconds * 10) + 1), decisions, replace=False)) / 10
     sample = {TASK: str(rng.choice(SENTENCES)), TIME: times, "known": np.ones(decisions, bool),
               STATE: rng.normal(size=(decisions, 7)).astype(np.float32),
+              SENSE + "force": rng.normal(size=(decisions, 3)).astype(np.float32),
               AUDIO: rng.normal(scale=0.1, size=(int(times[-1] * 16000), 2)).astype(np.float32)}
     sample |= {IMAGES + name: rng.integers(0, 255, (decisions, 32, 32, 3), dtype=np.uint8) for name in ("front", "wrist")}
     if targets:

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from agent import checkpoint
 from agent.model import EmbodiedModel
 from agent.processor import Processor
-from agent.spec import ACTION, STATE, Spec
+from agent.spec import ACTION, SENSE, STATE, Spec
 from agent.tokenizer import load_tokenizer, train_tokenizer
 from envs.tabletop.sound import Noise, mix
 from envs.tabletop.voice_bank import VoiceBank
@@ -139,8 +139,10 @@ def checkpoint_spec(name: str) -> Spec:
 
 
 def fit_statistics(model: EmbodiedModel, columns: Mapping[str, np.ndarray]) -> None:
-    """State by its percentiles; actions likewise unless the spec bounds them in [-1, 1] already."""
+    """State and senses by their percentiles; actions likewise unless the spec bounds them in [-1, 1] already."""
     model.normalize_state.fit(columns[STATE])
+    for name, sense in model.senses.items():
+        sense.normalize.fit(columns[SENSE + name])
     if model.spec.action.kind != "ee_delta":
         model.normalize_action.fit(columns[ACTION])
 

@@ -89,7 +89,8 @@ class ExpertLayer(nn.Module):
             keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
         k = torch.cat([keys.to(q.dtype), rotate(k, rotation)], 2)
         v = torch.cat([values.to(q.dtype), v], 2)
-        y = nn.functional.scaled_dot_product_attention(rotate(q, rotation), k, v, attn_mask=mask)
+        score = rotate(q, rotation) @ k.transpose(-1, -2) / self.head_dim**0.5
+        y = score.masked_fill(~mask, -1e4).softmax(-1).to(v.dtype) @ v
         return self.out(y.transpose(1, 2).flatten(2))
 
 

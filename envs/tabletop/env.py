@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from agent.spec import AUDIO, FORCE, IMAGES, STATE, TASK, TIME, Chunk, Spec
+from agent.spec import AUDIO, IMAGES, SENSE, STATE, TASK, TIME, Chunk, Spec
 from envs.arm import ARMS, JointState, ee_delta_action, joint_position_action, plan
 from envs.tabletop.ears import Ears
 from envs.tabletop.physics import World
@@ -26,6 +26,7 @@ from envs.tabletop.words import instruction
 
 CAMERAS = ("front", "wrist")
 DEPTH = "observation.depth."  # + camera: float32 (H, W), m
+FORCE = SENSE + "force"  # at the wrist, N
 STATE_NAMES = (
     *(f"joint_{i}" for i in range(1, 8)), "gripper", "tool_x", "tool_y", "tool_z", "tool_yaw_sin", "tool_yaw_cos",
     "target_dx", "target_dy", "target_dz", "target_dyaw", "gripper_target",
@@ -78,7 +79,7 @@ class TabletopEnv(gym.Env):
             control_hz=control_hz,
             microphones=MICROPHONES,
             sample_rate=SAMPLE_RATE,
-            force=("force_x", "force_y", "force_z") if force else (),
+            senses={"force": ("force_x", "force_y", "force_z")} if force else {},
         )
         self.policy_spec = replace(self.robot_spec, action=self._ee_delta)  # tool deltas, whatever `action` is
         bounds = np.array((self.robot_spec.action.low, self.robot_spec.action.high), np.float32)
@@ -93,7 +94,7 @@ class TabletopEnv(gym.Env):
             TASK: spaces.Text(200, min_length=0, charset=ascii_letters + digits + " ,.'?!-"),
             TIME: spaces.Box(0.0, np.inf, (), np.float64),
         }
-        if self.robot_spec.force:
+        if self.robot_spec.senses:
             kinds[FORCE] = spaces.Box(-np.inf, np.inf, (3,), np.float32)
         if not self.lazy_images:
             kinds |= {IMAGES + c: spaces.Box(0, 255, (side, side, 3), np.uint8) for c in CAMERAS}
@@ -202,7 +203,7 @@ class TabletopEnv(gym.Env):
 
     def _observation(self) -> dict:
         obs = {AUDIO: self._sound, STATE: self._state(), TASK: self._text, TIME: np.array(self.time)}
-        if self.robot_spec.force:
+        if self.robot_spec.senses:
             obs[FORCE] = self.world.wrist_force.astype(np.float32)
         return obs if self.lazy_images else obs | self.images()
 

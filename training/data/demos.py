@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
-from agent.spec import ACTION, IMAGES, STATE, ActionSpec, Spec
+from agent.spec import ACTION, IMAGES, SENSE, STATE, ActionSpec, Spec
 from training.data import lerobot_format as form
 from training.data import video
 from training.data.assemble import assemble, staging
@@ -86,7 +86,8 @@ class DemoWriter:
         if key.startswith(IMAGES):
             kind = video.info(*values.shape[1:3], form.whole(self.spec.control_hz))
             return {"dtype": "video", "shape": values.shape[1:], "names": ["height", "width", "channels"], "info": kind}
-        names = {STATE: self.spec.state, ACTION: self.spec.action.names}.get(key)
+        senses = {SENSE + name: channels for name, channels in self.spec.senses.items()}
+        names = ({STATE: self.spec.state, ACTION: self.spec.action.names} | senses).get(key)
         size = int(np.prod(values.shape[1:], dtype=int))
         if names is not None and len(names) != size:
             raise DatasetError(f"{key}: {size} values a frame, but the robot's Spec names {len(names)}: {names}")

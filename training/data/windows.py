@@ -14,7 +14,7 @@ import torch
 from agent.generators.goal import UNKNOWN
 from agent.grounding import COLUMNS
 from agent.processor import OBJECTS, Batch, Processor
-from agent.spec import ACTION, AUDIO, IMAGES, STATE, TASK, TIME
+from agent.spec import ACTION, AUDIO, IMAGES, SENSE, STATE, TASK, TIME
 from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES
 from envs.tabletop.tasks import TASKS
 from training.data.demos import DemoReader
@@ -46,6 +46,7 @@ class Dropout:
     wrist: float = 0.05
     state: float = 0.05
     audio: float = 0.1
+    senses: float = 0.05
     all_audio: float = 0.0
 
 
@@ -73,8 +74,9 @@ class DemoWindows:
 
     def collate(self, samples: list[dict], rng: np.random.Generator) -> Batch:
         batch = self.processor(samples)
-        for name in ("front", "wrist", "state", "audio"):
-            batch.absent[name] = torch.from_numpy(rng.random(len(samples)) < getattr(self.dropout, name))
+        for name in ("front", "wrist", "state", "audio", *batch.senses):
+            chance = self.dropout.senses if name in batch.senses else getattr(self.dropout, name)
+            batch.absent[name] = torch.from_numpy(rng.random(len(samples)) < chance)
         return batch
 
     def sample(self, episode: int, rng: np.random.Generator, deaf: bool = False) -> dict:
@@ -83,6 +85,7 @@ class DemoWindows:
         rows = info.start + steps
         out = {TASK: info.task, TIME: steps / self.reader.fps, STATE: self.columns[STATE][rows]}
         out |= {IMAGES + name: self.cache.frames(IMAGES + name, rows) for name in self.processor.spec.cameras}
+        out |= {SENSE + name: self.columns[SENSE + name][rows] for name in self.processor.spec.senses}
         out |= self.targets(info, steps)
         if HEARD in self.columns:
             out["known"] = self.columns[HEARD][rows].astype(bool).reshape(-1)
