@@ -1,4 +1,4 @@
-"""Collect demonstrations of the scripted experts: episodes of every task in parallel, kept when they succeed.
+"""Collect demonstrations of the scripted experts, or of a person: episodes of every task in parallel, kept when they succeed.
 
 The set of episodes depends on the arguments alone, not on the number of workers or on interruptions: of every task the
 first seeds that succeed.
@@ -22,6 +22,7 @@ import envs  # noqa: F401 registers the environments
 from agent.spec import ACTION, IMAGES, SENSE, STATE
 from policies.base import Policy, policy_spec, rollout
 from policies.scripted import ExpertPolicy, TakeOver
+from policies.teleop import GivenUp, TeleopPolicy
 from training.data.assemble import assemble, recorded_names
 from training.data.demos import DemoWriter
 from training.play import load_policy
@@ -49,7 +50,8 @@ class Job:
 
 
 class Recorder:
-    """Writes what a rollout shows it: what was sensed, what the expert would have done then, labels, sound tracks.
+    """Writes what a rollout shows it: what was sensed, what the expert would have done then (or a person did), labels,
+    sound tracks.
 
     A frame is written once the step after it has been made; the last observation, which no action follows, is not.
     """
@@ -63,13 +65,17 @@ class Recorder:
     def frame(self, env: gym.Env, obs: Mapping[str, Any]) -> None:
         world = env.unwrapped
         if self.pending is not None:
-            self.writer.add(self.pending)
+            self.writer.add(self.pending | self.person())
             self.sound.append(world.tracks)
         labels = {f"annotation.{name}": value for name, value in world.annotation().items()}
         labels["annotation.surprise"] |= getattr(self.policy, "driving", False)  # not what the expert would have done
         action = np.asarray(world.expert_action(), np.float32)
         images = {key: value for key, value in obs.items() if key.startswith(IMAGES)}
         self.pending = images | {key: obs[key] for key in self.senses} | {ACTION: action} | labels
+
+    def person(self) -> dict[str, np.ndarray]:
+        """The action of a person, who knows what to do only when it is to be done."""
+        return {ACTION: self.policy.played} if isinstance(self.policy, TeleopPolicy) else {}
 
     def save(self, name: str, task: str, **info) -> None:
         tracks = {track: np.concatenate([s[track] for s in self.sound]) for track in self.sound[0]}
@@ -80,12 +86,12 @@ class Demonstrator:
     """Tries jobs, one after the other: an environment and a writer, made once a process."""
 
     def __init__(self, env_id: str, env_kwargs: Mapping, out: str, perturb: float, learner: str | None,
-                 beginning: int | None):
+                 beginning: int | None, policy: str):
         self.env = gym.make(env_id, **env_kwargs, disable_env_checker=True, max_episode_steps=beginning)
         self.beginning = beginning is not None
         self.world, self.perturb = self.env.unwrapped, perturb
         self.writer = DemoWriter(out, policy_spec(self.world), self.world.arm.name)
-        self.policy = ExpertPolicy(self.env)
+        self.policy = TeleopPolicy() if policy == "teleop" else ExpertPolicy(self.env)
         if learner is not None:
             self.policy = TakeOver(load_policy(learner, self.env), self.policy)
 
@@ -93,12 +99,14 @@ class Demonstrator:
         """What came of it. A crash is an error, never a failure."""
         try:
             success = self.demonstrate(job)
+        except GivenUp:
+            success = False
         except Exception:  # noqa: BLE001 whatever an episode dies of must not end the others
             return {"outcome": "error", "error": traceback.format_exc()}
         return {"outcome": "success" if success else "failure"}
 
     def demonstrate(self, job: Job) -> bool:
-        """Let the expert act through one episode, or its beginning; save it if it succeeds, a beginning in any case."""
+        """Act through one episode, or its beginning; save it if it succeeds, a beginning in any case."""
         recorder, options = Recorder(self.writer, self.policy), {"task": job.task, "perturb": self.perturb}
         episode = rollout(self.env, self.policy, job.seed, options=options, decide_every=1, record=recorder)
         if kept := episode.success or self.beginning:
@@ -163,24 +171,35 @@ def collect(
     workers: int = 2,
     learner: str | None = None,
     beginning: int | None = None,
+    policy: str = "expert",
 ) -> dict[str, dict[str, int]]:
     """`episodes` demonstrations, shared out evenly over `tasks`, as a dataset at `out`; run again to go on or to add.
 
     env: more keyword arguments of the environment. seed: the first one tried. perturb: kicks of the arm a second.
     learner: a policy that drives first, for a stretch of each episode (policies.scripted.TakeOver); take other seeds.
     beginning: control steps after which an episode is broken off and kept: many scenes for the time of few episodes.
+    policy: expert, or teleop for a person, in one process with a window.
     Returns counts by task. Ctrl-C keeps every finished episode. Raises CollectError.
     """
+    check_policy(policy, learner, workers)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     share, rest = divmod(episodes, len(tasks))
     plan = Plan({task: share + (i < rest) for i, task in enumerate(tasks)}, split, seed, read_outcomes(out))
     kwargs = {"instruct": "mixed"} | dict(env or {}) | {"split": split}
     try:
-        run_plan(plan, (env_id, kwargs, str(out), perturb, learner, beginning), workers, out)
+        run_plan(plan, (env_id, kwargs, str(out), perturb, learner, beginning, policy), workers, out)
     finally:  # whatever happens, the episodes that were finished become part of the dataset
         assemble(out)
     return plan.report()
+
+
+def check_policy(policy: str, learner: str | None, workers: int) -> None:
+    """Raise CollectError for what cannot be combined."""
+    if policy not in ("expert", "teleop"):
+        raise CollectError(f"policy {policy!r}: allowed are expert, teleop; learner=FOLDER lets weights drive first")
+    if policy == "teleop" and (learner is not None or workers != 1):
+        raise CollectError("policy=teleop: one person drives one robot; workers=1 and no learner are needed")
 
 
 def read_outcomes(out: Path) -> dict[str, str]:

@@ -90,9 +90,8 @@ class Average:
     def update(self, model: nn.Module) -> None:
         self.step += 1
         keep = min(self.decay, self.step / (self.step + 10))
-        for name, p in model.named_parameters():
-            if name in self.values:
-                self.values[name].lerp_(p, 1 - keep)
+        own = dict(model.named_parameters())
+        torch._foreach_lerp_(list(self.values.values()), [own[name] for name in self.values], 1 - keep)
 
     @torch.no_grad()
     def swap(self, model: nn.Module) -> None:
@@ -114,7 +113,7 @@ class Trainer:
         self.schedule, self.out, self.step = schedule, Path(out), 0
         self.accelerator, self.bf16 = Accelerator(), bf16(schedule.precision)
         groups = parameter_groups(model, schedule)
-        self.optimizer = torch.optim.AdamW(groups, lr=schedule.rate, betas=(0.9, 0.98), eps=1e-8)
+        self.optimizer = torch.optim.AdamW(groups, lr=schedule.rate, betas=(0.9, 0.98), eps=1e-8, fused=True)
         self.average = Average(model, schedule.ema)
         self.ready, self.optimizer = self.accelerator.prepare(model, self.optimizer)
 
