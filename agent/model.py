@@ -7,7 +7,9 @@ The backbone reads the sound first, then K decisions of one episode, each of whi
 
 A decision reads the sound that had been heard, its own body and the text that was known, nothing of another decision;
 K decisions so share one encoding of the sound. A query is another text with an <act> of its own over the same body: in
-training, many questions "where is it" to one look. On the robot K is 1 and there are no queries.
+training, many questions "where is it" to one look. Things that the instruction mentions are asked for, too, at the
+token that ends their name (phrase grounding, as in MDETR, Kamath et al. 2021), so that where they are is known in the
+text before it is decided what to go for. On the robot K is 1, and nothing but the instruction is asked.
 
 Legend: B samples, K decisions, R = B K rows, N memory tokens, M body tokens, L text tokens, Q queries, T tokens of a
 row, D width.
@@ -40,7 +42,7 @@ class Mind(NamedTuple):
     visible: Tensor  # (R, 1, N + T) bool: what each <act> token may read
     positions: Tensor  # (R, 1) of the <act> tokens
     act: Tensor  # (B, K, D): the instruction's <act> tokens
-    goal: Goal  # of the instruction (first) and the queries
+    goal: Goal  # of the instruction (first), the queries, and the things that the instruction mentions
     grids: dict[str, Tensor]  # camera -> (B K, P, P, width)
 
 
@@ -145,11 +147,20 @@ class EmbodiedModel(nn.Module):
         past = self.recall(memory, layout).repeat(shape[1]) if layout.memory else None
         thought = self.backbone(torch.cat([body, *asks], 2).flatten(0, 1), visible, positions, past)
         acts = thought.hidden[:, layout.act_indices()].unflatten(0, shape)
+        asked = torch.cat([acts, self.mentioned(thought, layout, batch.mentions, shape)], 2)
         views = {name: grid.unflatten(0, shape) for name, grid in grids.items()}
         sound = newest(memory, heard, batch.absent.get("audio"))
-        goal = self.pointer(acts, self.felt(batch), sound, views, self.tool(batch), batch.absent)
+        goal = self.pointer(asked, self.felt(batch), sound, views, self.tool(batch), batch.absent)
         act = layout.act_indices()[:1]
         return Mind(thought, visible[:, act], positions[:, act], acts[:, :, 0], goal, grids)
+
+    def mentioned(self, thought: Thought, layout: "Layout", mentions: Tensor | None, shape) -> Tensor:
+        """Hidden states (B, K, M, D) of the tokens `mentions` (B, M) of each decision's instruction."""
+        if mentions is None:
+            return thought.hidden.new_zeros(*shape, 0, thought.hidden.shape[-1])
+        places = (layout.body + mentions.clamp(min=0)).repeat_interleave(shape[1], 0)
+        index = places[..., None].expand(-1, -1, thought.hidden.shape[-1])
+        return thought.hidden.gather(1, index).unflatten(0, shape)
 
     def recall(self, memory: Tensor, layout: "Layout") -> Thought:
         """What the backbone makes of the sound (B, N, D) alone."""

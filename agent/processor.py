@@ -11,8 +11,9 @@ A sample is a stretch of one episode with K decisions in it, in the project's ke
     annotation.objects (K, O, 9): what a simulator knows; training only, optional
     skill: int, class of the task that is asked for, -1 if nothing says; training only, optional
     queries (K, Q) str: names of things, asked beside the instruction; training only, optional
-    goal (K, 1 + Q, 3), goal_pixels (K, 1 + Q, C, 2), goal_weight (K, 1 + Q): where the instruction's and the queries'
-        things are, in space and in each camera's image; training only, optional
+    mentions (M,): how many characters of the task end with the name of a thing, -1 for none; training only, optional
+    goal (K, 1 + Q + M, 3), goal_pixels (K, 1 + Q + M, C, 2), goal_weight (K, 1 + Q + M): where the instruction's, the
+        queries' and the mentioned things are, in space and in each camera's image; training only, optional
 
 On the robot K is 1. Legend: B samples, L text tokens, N memory tokens, C channels.
 """
@@ -55,9 +56,10 @@ class Batch:
     objects: Tensor | None = None  # (B, K, O, 9)
     skill: Tensor | None = None  # (B,) int64
     queries: Tensor | None = None  # (B, K, Q, L') int64
-    goal: Tensor | None = None  # (B, K, 1 + Q, 3) m
-    goal_pixels: Tensor | None = None  # (B, K, 1 + Q, C, 2)
-    goal_weight: Tensor | None = None  # (B, K, 1 + Q)
+    mentions: Tensor | None = None  # (B, M) int64: the token of `text` that ends a thing's name, -1 for none
+    goal: Tensor | None = None  # (B, K, 1 + Q + M, 3) m
+    goal_pixels: Tensor | None = None  # (B, K, 1 + Q + M, C, 2)
+    goal_weight: Tensor | None = None  # (B, K, 1 + Q + M)
     absent: dict[str, Tensor] = field(default_factory=dict)  # modality -> (B,) bool: masked from the backbone
 
     def to(self, device) -> "Batch":
@@ -91,7 +93,15 @@ class Processor:
         if "queries" in samples[0]:
             names = np.stack([s["queries"] for s in samples])
             batch.queries = self.text(names.ravel().tolist()).unflatten(0, names.shape)
+        if "mentions" in samples[0]:
+            batch.mentions = torch.tensor([[self.token_at(s[TASK], end) for end in s["mentions"]] for s in samples])
         return batch
+
+    def token_at(self, sentence: str, end: int) -> int:
+        """The token with which the first `end` characters of a sentence end; -1 for end -1 and behind MAX_TEXT tokens.
+        Tokens do not cross words, so these are the tokens of the beginning alone."""
+        count = len(encode(self.tokenizer, sentence[:end])) if end >= 0 else 0
+        return count - 1 if count <= MAX_TEXT else -1
 
     def text(self, sentences: Sequence[str]) -> Tensor:
         ids = [encode(self.tokenizer, s)[:MAX_TEXT] for s in sentences]

@@ -26,7 +26,8 @@ from tests.tiny import SENTENCES, tiny_model, tiny_sample, tiny_spec
 
 def one_decision(sample: dict, k: int) -> dict:
     """The k-th decision of a sample alone, as the robot would have met it."""
-    out = {key: value[k : k + 1] for key, value in sample.items() if key not in (TASK, AUDIO, "skill")}
+    whole = (TASK, AUDIO, "skill", "mentions")
+    out = {key: value[k : k + 1] for key, value in sample.items() if key not in whole}
     out[TASK], out[AUDIO] = sample[TASK], sample[AUDIO][: int(round(sample[TIME][k] * 16000))]
     return out
 
@@ -90,6 +91,25 @@ def test_absent_modality_is_masked():
         batch.absent["wrist"] = torch.tensor([True])
         results.append(model.think(batch).goal.readout)
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mentioned_thing_is_asked_for_at_its_own_token():
+    """The pointer gets the hidden state of the token that ends the name, and the instruction's own answer stays."""
+    model, processor, _ = tiny_model()
+    sample = tiny_sample(np.random.default_rng(6)) | {TASK: SENTENCES[0]}
+    ends = [SENTENCES[0].index(name) + len(name) for name in ("red cube", "blue bowl")]
+    batch = processor([sample | {"mentions": np.array([*ends, -1])}])
+    words = [processor.tokenizer.decode([batch.text[0, i]]).strip() for i in batch.mentions[0, :2]]
+    assert words == ["cube", "bowl"] and batch.mentions[0, 2] == -1
+    seen = []
+    handle = model.pointer.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    mind = model.think(batch)
+    handle.remove()
+    body = mind.thought.hidden.shape[1] - len(batch.text[0]) - 1 - 2 * (batch.queries.shape[-1] + 1)
+    hidden = mind.thought.hidden.unflatten(0, (1, 3))[0]
+    torch.testing.assert_close(seen[0][0, :, 3:5], hidden[:, body + batch.mentions[0, :2]])
+    batch.mentions = None
+    torch.testing.assert_close(model.think(batch).goal.readout[:, :, 0], mind.goal.readout[:, :, 0])
 
 
 @settings(max_examples=40, deadline=None)

@@ -8,11 +8,11 @@ import torch
 
 from agent.processor import OBJECTS, Processor
 from agent.generators.goal import UNKNOWN
-from agent.spec import ACTION, AUDIO, IMAGES, STATE, TIME
+from agent.spec import ACTION, AUDIO, IMAGES, SENSE, STATE, TIME
 from agent.tokenizer import train_tokenizer
 from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES
 from tests.tiny import SENTENCES, tiny_spec
-from training.data.windows import FOCUS, HEARD, SURPRISE, DemoWindows, Dropout, name_of
+from training.data.windows import FOCUS, HEARD, MENTIONS, SURPRISE, DemoWindows, Dropout, mentioned, name_of
 
 LENGTHS = (9, 25)
 
@@ -32,6 +32,7 @@ class Recorded:
         objects[:, :3] = [[0, 0, 0.4, 0.1, 0.02, 0.5, 0.5, -1, -1], [2, 1, 0.5, -0.2, 0.02, 0.2, 0.7, 0.1, 0.1],
                           [3, 4, 0.6, 0.2, 0.02, 0.9, 0.1, -1, -1]]
         self.data = {STATE: np.tile(rows[:, None], (1, 7)).astype(np.float32),
+                     SENSE + "force": np.tile(rows[:, None], (1, 3)).astype(np.float32),
                      ACTION: np.tile(rows[:, None] / 100, (1, 5)).astype(np.float32),
                      FOCUS: np.tile(np.float32([0.5, -0.2, 0.03]), (len(rows), 1)), OBJECTS: objects,
                      SURPRISE: np.isin(rows, surprise), HEARD: rows >= 3}
@@ -86,7 +87,7 @@ def test_a_target_before_a_cue_does_not_know_of_it():
 def test_labels_name_what_they_point_at():
     data, recorded = windows(queries=4)
     sample = data.sample(1, np.random.default_rng(0))
-    assert sample["goal"].shape == (2, 5, 3) and sample["goal_pixels"].shape == (2, 5, 2, 2)
+    assert sample["goal"].shape == (2, 5 + MENTIONS, 3) and sample["goal_pixels"].shape == (2, 5 + MENTIONS, 2, 2)
     np.testing.assert_allclose(sample["goal"][:, 0], recorded.data[FOCUS][:2])
     np.testing.assert_allclose(sample["goal_pixels"][0, 0], [[0.2, 0.7], [0.1, 0.1]])  # of the object at the focus
     places = {name_of(thing): thing[2:5] for thing in recorded.data[OBJECTS][0, :3]}
@@ -96,6 +97,20 @@ def test_labels_name_what_they_point_at():
             np.testing.assert_allclose(point, places.pop(name))
     assert not places and name_of(recorded.data[OBJECTS][0, 5]) == ""
     assert name_of(np.float32([0, 0] + [0] * 7)) == f"{COLOUR_NAMES[0]} {KIND_NAMES[0]}"
+
+
+def test_things_that_the_instruction_names_are_asked_for():
+    """In the order of the words, each with its own place, and only once the instruction is known."""
+    data, recorded = windows(queries=1)
+    scene = recorded.data[OBJECTS][0]
+    ends, things = mentioned("Put the green ball and the red cube in the blue bowl", scene)
+    assert ends.tolist() == [18, 35, -1, -1] and things.tolist() == [1, 0, -1, -1]
+    for n in range(20):
+        sample = data.sample(1, np.random.default_rng(n))
+        assert sample["mentions"].tolist() == [len(SENTENCES[1]), -1, -1, -1]
+        np.testing.assert_allclose(sample["goal"][:, 2], np.tile(scene[1, 2:5], (2, 1)))
+        np.testing.assert_allclose(sample["goal_weight"][:, 2], sample["known"])
+        assert not sample["goal_weight"][:, 3:].any()
 
 
 def test_a_focus_on_nothing_points_at_no_pixel():

@@ -66,8 +66,10 @@ def tiny_sample(rng: np.random.Generator, decisions: int = 3, seconds: float = 2
               AUDIO: rng.normal(scale=0.1, size=(int(times[-1] * 16000), 2)).astype(np.float32)}
     sample |= {IMAGES + name: rng.integers(0, 255, (decisions, 32, 32, 3), dtype=np.uint8) for name in ("front", "wrist")}
     if targets:
+        end = len(" ".join(sample[TASK].split()[:3]))
         sample |= {ACTION: rng.uniform(-1, 1, (decisions, 4, 5)), "action_weight": np.ones((decisions, 4)),
                    OBJECTS: rng.uniform(0, 1, (decisions, 10, 9)), "queries": np.array([["red cube", ""]] * decisions),
-                   "skill": int(rng.integers(-1, 5)), "goal": rng.normal(size=(decisions, 3, 3)), "goal_pixels": rng.uniform(-0.2, 1, (decisions, 3, 2, 2)),
-                   "goal_weight": np.array([[1.0, 1.0, 0.0]] * decisions)}
+                   "skill": int(rng.integers(-1, 5)), "mentions": np.array([end, -1]),
+                   "goal": rng.normal(size=(decisions, 5, 3)), "goal_pixels": rng.uniform(-0.2, 1, (decisions, 5, 2, 2)),
+                   "goal_weight": np.array([[1.0, 1.0, 0.0, 1.0, 0.0]] * decisions)}
     return sample

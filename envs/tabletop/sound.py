@@ -38,13 +38,14 @@ class Noise:
         self.snr_db = float(drawn if snr_db is None else snr_db)
         self.rms = SPEECH_RMS * 10 ** (-self.snr_db / 20)
         self._rng = rng
-        self._state = self.pole * rng.standard_normal((1, channels))
+        self._state = np.float32(self.pole) * rng.standard_normal((1, channels), np.float32)
 
     def take(self, n: int) -> np.ndarray:
         """The next (n, C) samples."""
-        white = self._rng.standard_normal((n, self._state.shape[1])) * np.sqrt(1 - self.pole**2)
-        coloured, self._state = lfilter([1.0], [1.0, -self.pole], white, axis=0, zi=self._state)
-        return (self.rms * coloured).astype(np.float32)
+        white = self._rng.standard_normal((n, self._state.shape[1]), np.float32) * np.float32(np.sqrt(1 - self.pole**2))
+        taps = np.array(((1.0, 0.0), (1.0, -self.pole)), np.float32)
+        coloured, self._state = lfilter(*taps, white, axis=0, zi=self._state)
+        return np.float32(self.rms) * coloured
 
 
 def mix(world: np.ndarray, voice: np.ndarray, noise: Noise | None = None) -> np.ndarray:

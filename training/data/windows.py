@@ -24,6 +24,7 @@ SKILL_NAMES = list(TASKS)
 SURPRISE, HEARD, FOCUS = "annotation.surprise", "annotation.heard", "annotation.focus"
 WAITING = 0.5  # share at which frames before the instruction is known are drawn
 IDLE = 0.35  # weight of a frame in which nothing is done; 1 more where the first two actions are a quarter or more
+MENTIONS = 4  # things named in an instruction at most
 NEAR = 0.06  # m: the expert goes for the object whose centre is nearer to its focus than this
 
 
@@ -90,7 +91,7 @@ class DemoWindows:
         if HEARD in self.columns:
             out["known"] = self.columns[HEARD][rows].astype(bool).reshape(-1)
         if FOCUS in self.columns and OBJECTS in self.columns:
-            out |= self.labels(rows, out["known"], rng)
+            out |= self.labels(rows, out["known"], info.task, rng)
             out["skill"] = SKILL_NAMES.index(info.info["task_name"]) if info.info.get("task_name") in SKILL_NAMES else -1
         if self.mixer is not None and info.tracks is not None and not deaf:
             out[AUDIO] = self.mixer(self.reader.audio(episode, int(steps[-1])), rng)
@@ -105,22 +106,26 @@ class DemoWindows:
             weight[~self.columns[HEARD][rows].astype(bool).reshape(-1)] *= WAITING
         return weight / weight.sum()
 
-    def labels(self, rows: np.ndarray, known: np.ndarray, rng: np.random.Generator) -> dict:
-        """What the simulator knows of these rows: objects, queries for some of them, and where all asks point."""
+    def labels(self, rows: np.ndarray, known: np.ndarray, task: str, rng: np.random.Generator) -> dict:
+        """What the simulator knows of these rows: objects, queries for some of them, the things that the task mentions,
+        and where all of these are."""
         objects, focus = self.columns[OBJECTS][rows], self.columns[FOCUS][rows]
         away = np.linalg.norm(objects[..., 2:5] - focus[:, None], axis=-1) + 10.0 * (objects[..., 0] < 0)
         aim = np.where(away.min(1) < NEAR, away.argmin(1), -1)
         order = rng.permuted(np.broadcast_to(np.arange(objects.shape[1]), objects.shape[:2]), axis=1)
         there = np.take_along_axis(objects[..., 0] >= 0, order, 1)
         order = np.take_along_axis(order, np.argsort(~there, axis=1, kind="stable"), 1)[:, : self.queries]
-        chosen = np.concatenate([aim[:, None], order], 1)
+        mentions, things = mentioned(task, objects[0])
+        chosen = np.concatenate([aim[:, None], order, np.broadcast_to(things, (len(rows), MENTIONS))], 1)
         rows_of = np.take_along_axis(objects, np.maximum(chosen, 0)[..., None], 1)
         goal, pixels = rows_of[..., 2:5].copy(), self.pixels(rows_of)
         goal[:, 0], pixels[aim < 0, 0] = focus, UNKNOWN
-        weight = (rows_of[..., 0] >= 0).astype(np.float32)
+        weight = ((chosen >= 0) & (rows_of[..., 0] >= 0)).astype(np.float32)
+        weight[:, -MENTIONS:] *= known[:, None]
         weight[:, 0] = known * max(1, self.queries)  # acting takes the instruction's; it counts as much as all queries
-        names = [[name_of(thing) for thing in things[1:]] for things in rows_of]
-        return {OBJECTS: objects, "queries": np.array(names), "goal": goal, "goal_pixels": pixels, "goal_weight": weight}
+        names = [[name_of(thing) for thing in things[1:-MENTIONS]] for things in rows_of]
+        return {OBJECTS: objects, "queries": np.array(names), "mentions": mentions, "goal": goal, "goal_pixels": pixels,
+                "goal_weight": weight}
 
     def pixels(self, objects: np.ndarray) -> np.ndarray:
         """Object rows (..., 9) -> where their centres are in each camera (..., C, 2)."""
@@ -142,6 +147,15 @@ class DemoWindows:
 def name_of(thing: np.ndarray) -> str:
     """An object row (9,) -> "red cube"; "" for an unused row."""
     return f"{COLOUR_NAMES[int(thing[1])]} {KIND_NAMES[int(thing[0])]}" if thing[0] >= 0 else ""
+
+
+def mentioned(task: str, objects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the objects (O, 9) an instruction names: where in it the names end, and the objects' numbers, in the
+    order of the words, both (MENTIONS,) and -1 where there are no more."""
+    names = [name_of(thing) for thing in objects]
+    found = sorted((task.lower().index(name) + len(name), i) for i, name in enumerate(names) if name and name in task.lower())
+    found = (found + [(-1, -1)] * MENTIONS)[:MENTIONS]
+    return tuple(np.array(column) for column in zip(*found))
 
 
 def batch_of(windows: Sequence[DemoWindows], shares: Sequence[float], n: int) -> Batch:
