@@ -1,5 +1,6 @@
 # make demo    set up, then ten episodes with the shipped weights and a page: outputs/demo/report.html
 # make test    set up, then the tests; ARGS="-k report" goes to pytest
+# make worlds  the environment's tests with an older MuJoCo, too (MUJOCO=3.3.7), in a virtual environment of its own
 # make setup   .venv, the Python packages, and what rendering needs where it may be installed
 #
 # PYTHON       the interpreter that .venv is made with, 3.10 to 3.13
@@ -7,6 +8,8 @@
 # TORCH_INDEX  one more package index for it, such as https://download.pytorch.org/whl/cu128
 
 PYTHON ?= python3
+MUJOCO ?= 3.3.7
+OLDER  := .venv-mujoco
 VENV   := .venv
 BIN    := $(VENV)/bin
 ifeq ($(origin TORCH),undefined)
@@ -16,13 +19,22 @@ else
 .PHONY: $(VENV)/torch
 endif
 
-.PHONY: demo test setup clean
+.PHONY: demo test worlds setup clean
 
 demo: setup
 	$(BIN)/soma demo
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
+
+worlds: setup $(OLDER)/mujoco-$(MUJOCO)
+	$(OLDER)/bin/python -m pytest -q tests/test_arm.py tests/test_tabletop.py tests/test_sound.py
+
+$(OLDER)/mujoco-$(MUJOCO): | $(BIN)/python
+	@$(PYTHON) -m venv $(OLDER)
+	@$(OLDER)/bin/python -m pip install --quiet "mujoco==$(MUJOCO)" "gymnasium>=1.1" numpy scipy soundfile \
+		opencv-python-headless espeakng-loader pytest hypothesis
+	@touch $@
 
 setup: $(VENV)/installed
 
@@ -49,4 +61,4 @@ $(BIN)/python:
 		echo "$(PYTHON) cannot make virtual environments: apt-get install python3-venv"; exit 1; }
 
 clean:
-	rm -rf $(VENV) *.egg-info build dist
+	rm -rf $(VENV) $(OLDER) *.egg-info build dist
