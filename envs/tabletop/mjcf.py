@@ -84,7 +84,7 @@ def look_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def _arm(arm: Arm) -> str:
     """The chain of bodies from modified Denavit-Hartenberg rows (Craig): Rx(alpha) Tx(a) Rz(q) Tz(d)."""
-    text = '<geom class="visual" type="capsule" fromto="0 0 0.02 0 0 0.15" size="0.075"/>'
+    text = '<geom name="base" class="visual" type="capsule" fromto="0 0 0.02 0 0 0.15" size="0.075"/>'
     for i, (a, d, cosine, sine) in enumerate(arm.dh):
         mass, capsules = LINKS[i]
         turn = (np.degrees(np.arctan2(sine, cosine)), 0, 0)

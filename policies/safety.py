@@ -1,0 +1,260 @@
+"""A supervisor between whoever decides and the robot: what leaves it keeps every limit, and can always be stopped in time.
+
+No clock, thread, file or ROS in it: time is an argument, so the simulator, a ROS node and a test run the same code.
+
+At every tick the joints follow what was proposed under limits of velocity, acceleration and jerk (ruckig, Berscheid &
+Kroeger, "Jerk-limited real-time trajectory generation with arbitrary target states", RSS 2021). The next state is taken
+only if the fastest stop from there stays inside the joints' ranges and the workspace and touches nothing; otherwise the
+stop of the present state is driven, which was found good one tick before. So there is always a way out.
+
+Legend: J joints, rad and s; the TCP in m, base frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import ruckig
+
+from envs.arm import Arm, JointState, JointTrajectory, fk
+
+FUTURE = 0.05  # s by which a stamp may be ahead of the clock
+GAIN = 20.0  # rad/s of speed a rad behind what is followed
+CALM = 0.5  # s without trouble after which it is said to be over
+SAMPLE = 0.02  # s between the points of a stop that are looked at
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """What may be commanded. Arrays (J,). `patience` (s): how old the newest sign of life, and the newest measured state,
+    may be; `oldest` (s): how old the observation behind a proposal; `jump` (rad): how far a proposal may begin from what
+    is commanded; `deviation` (rad): how far the measured joints may be from the commanded; `force` (N) at the tool."""
+
+    q_min: np.ndarray
+    q_max: np.ndarray
+    dq_max: np.ndarray
+    ddq_max: np.ndarray
+    dddq_max: np.ndarray
+    workspace: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+    patience: float = 0.15
+    oldest: float = 1.0
+    jump: float = 0.5
+    deviation: float = 0.3
+    force: float = np.inf
+
+    @classmethod
+    def of(cls, arm: Arm, margin: float = 0.0, share: float = 1.0, **more) -> "Limits":
+        """An arm's own, `margin` rad inside its ranges, at a share of its speeds."""
+        speeds = {name: share * getattr(arm, name) for name in ("dq_max", "ddq_max", "dddq_max")}
+        return cls(arm.q_min + margin, arm.q_max - margin, **speeds, **more)
+
+
+class Event(NamedTuple):
+    """An intervention, or the end of one."""
+
+    time: float
+    kind: str
+    detail: str
+
+
+class Motion(NamedTuple):
+    """A joint state with its derivatives, each (J,)."""
+
+    q: np.ndarray
+    dq: np.ndarray
+    ddq: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Command:
+    """What the robot is to do by the end of the coming period. braking: not following what was proposed."""
+
+    motion: Motion
+    opening: float  # m
+    braking: bool
+    events: tuple[Event, ...]  # since the command before
+
+
+class Supervisor:
+    """observe, beat, propose and stop say what comes in, in any order; `step` is called once a period.
+
+    touches: joint angles (J,) -> what touches what, "" for nothing (envs.collision.Body). Events are for an append-only
+    log, which the caller keeps. An emergency stop latches until `release`. Raises ValueError for a start outside the
+    limits.
+    """
+
+    def __init__(self, arm: Arm, limits: Limits, start: JointState, period: float = 0.01,
+                 touches: Callable[[np.ndarray], str] | None = None):
+        q = np.asarray(start.position, float)
+        outside = (q < limits.q_min) | (q > limits.q_max)
+        if outside.any():
+            raise ValueError(f"joints {np.flatnonzero(outside) + 1} start outside their limits: {q[outside]}")
+        self.arm, self.limits, self.period, self.touches = arm, limits, period, touches
+        self.motion, self.opening = Motion(q, np.zeros_like(q), np.zeros_like(q)), float(start.opening)
+        self.planner = ruckig.Ruckig(len(q), period)
+        self.proposal: JointTrajectory | None = None
+        self.stopped = ""  # why, while an emergency stop is latched
+        self.alive = self.measured = self.force = None  # times of the last signs of life; the last JointState; N
+        self.now, self.events = -np.inf, []
+        self.trouble, self.troubled = "", -np.inf  # the last one, "" once it is over; when it was there last
+
+    # ---- what comes in
+
+    def beat(self, now: float) -> None:
+        """A sign of life from the loop that decides, not from a thread beside it."""
+        self.alive = now
+
+    def observe(self, measured: JointState, force: float | None = None) -> None:
+        """What the robot says of itself; its stamp is when it was measured."""
+        self.measured, self.force = measured, force
+
+    def propose(self, proposal: JointTrajectory, now: float) -> bool:
+        """Whether what a policy wants is taken over; what is refused changes nothing."""
+        self.beat(now)
+        if why := self.fault(proposal, now):
+            self._note(now, "refused", why)
+            return False
+        low, high = self.limits.q_min, self.limits.q_max
+        if ((proposal.positions < low) | (proposal.positions > high)).any():
+            self._note(now, "clipped", "positions outside the joints' ranges")
+        self.proposal = replace(proposal, positions=np.clip(proposal.positions, low, high))
+        return True
+
+    def fault(self, proposal: JointTrajectory, now: float) -> str:
+        """What is wrong with a proposal, "" for nothing."""
+        numbers = (proposal.times, proposal.positions, proposal.openings, proposal.start.position)
+        shape, joints = np.shape(proposal.positions), len(self.motion.q)
+        if self.stopped:
+            return f"stopped: {self.stopped}"
+        if len(shape) != 2 or shape[1] != joints or not len(proposal.times) == len(proposal.openings) == shape[0] > 0:
+            return f"positions {shape}, times {len(proposal.times)}: (T, {joints}) with T >= 1 and T times are needed"
+        if not all(np.isfinite(x).all() for x in numbers) or not np.isfinite(proposal.stamp):
+            return "NaN or infinite values"
+        if (np.diff(proposal.times) <= 0).any() or proposal.times[0] <= proposal.stamp:
+            return "times that do not increase"
+        if proposal.stamp > now + FUTURE:
+            return f"stamp {proposal.stamp - now:.3f} s in the future"
+        if now - proposal.stamp > self.limits.oldest:
+            return f"observation {now - proposal.stamp:.3f} s old, {self.limits.oldest} s are allowed"
+        if self.proposal is not None and proposal.stamp < self.proposal.stamp:
+            return "made from an older observation than what is being followed"
+        jump = np.abs(proposal.at(now)[0] - self.motion.q).max()
+        return f"begins {jump:.3f} rad from the command, {self.limits.jump} are allowed" if jump > self.limits.jump else ""
+
+    def stop(self, now: float, reason: str) -> None:
+        """Emergency stop: brakes at once and stays, whatever is proposed, until `release`."""
+        if not self.stopped:
+            self._note(now, "stop", reason)
+        self.stopped, self.proposal = self.stopped or reason, None
+
+    def release(self, now: float) -> None:
+        """The explicit end of an emergency stop; what was proposed before is forgotten."""
+        if self.stopped:
+            self._note(now, "released", self.stopped)
+        self.stopped, self.trouble, self.proposal = "", "", None
+
+    # ---- what goes out
+
+    def step(self, now: float) -> Command:
+        """The command for the period from `now` on."""
+        if now < self.now:
+            self._note(now, "clock", f"went back by {self.now - now:.3f} s")
+            self.proposal = self.alive = None
+        self.now = now
+        trouble = self.stopped or self.late(now)
+        following = None if trouble or self.proposal is None else self.follow(now)
+        if following is not None and (trouble := self.unstoppable(following)):
+            following = None
+        self._remark(now, trouble)
+        if following is None:
+            self.motion = at(self.change(self.motion, np.zeros_like(self.motion.q)), self.period)
+        else:
+            self.motion, self.opening = following, self._opening(now)
+        events, self.events = tuple(self.events), []
+        return Command(self.motion, self.opening, following is None, events)
+
+    def _remark(self, now: float, trouble: str) -> None:
+        """Note trouble that is new, and trouble that is over."""
+        if trouble:
+            if trouble != self.trouble and not self.stopped:
+                self._note(now, "braking", trouble)
+            self.trouble, self.troubled = trouble, now
+        elif self.trouble and now - self.troubled > CALM:
+            self._note(now, "going on", self.trouble)
+            self.trouble = ""
+
+    def late(self, now: float) -> str:
+        """Why nothing may be followed now, "" if it may."""
+        limits = self.limits
+        if self.proposal is not None and (self.alive is None or now - self.alive > limits.patience):
+            return "no sign of life from the loop that decides"
+        if self.measured is None:
+            return ""
+        if now - self.measured.stamp > limits.patience:
+            return "the robot's state is late"
+        if not np.isfinite(self.measured.position).all():
+            return "the robot's state is not finite"
+        if np.abs(self.measured.position - self.motion.q).max() > limits.deviation:
+            return "the robot is not where it was commanded to be"
+        return "contact force over its limit" if (self.force or 0.0) > limits.force else ""
+
+    def follow(self, now: float) -> Motion:
+        """The next state on the way to where the proposal is, at its speed: the error is pulled in at GAIN, no faster than
+        can be braked again."""
+        (here, _), (there, _) = self.proposal.at(now), self.proposal.at(now + self.period)
+        error = here - self.motion.q
+        pull = np.sign(error) * np.minimum(GAIN * np.abs(error), np.sqrt(self.limits.ddq_max * np.abs(error)))
+        speed = np.clip((there - here) / self.period + pull, -self.limits.dq_max, self.limits.dq_max)
+        return at(self.change(self.motion, speed), self.period)
+
+    def unstoppable(self, motion: Motion) -> str:
+        """What forbids a state: where its fastest stop would lead; "" for nothing."""
+        way = self.change(motion, np.zeros_like(motion.q))
+        ticks = [at(way, t).q for t in np.arange(0.0, way.duration + self.period, self.period)]
+        if self.beyond(np.array(ticks)) > max(0.0, self.beyond(self.motion.q)) + 1e-9:
+            return "a joint would leave its range"
+        for q in ticks[:: -max(1, round(SAMPLE / self.period))]:
+            if self.limits.workspace is not None and self.leaves(q):
+                return "the tool would leave the workspace"
+            if self.touches is not None and (what := self.touches(q)):
+                return f"would touch: {what}"
+        return ""
+
+    def beyond(self, q: np.ndarray) -> float:
+        """How far the worst of joint angles (..., J) is outside the ranges, rad; below 0 inside."""
+        return float(np.maximum(self.limits.q_min - q, q - self.limits.q_max).max())
+
+    def leaves(self, q: np.ndarray) -> bool:
+        """Whether the tool is outside the workspace at `q`, and further than now, so that it may come back in."""
+        low, high = np.array(self.limits.workspace)
+        there, here = (np.maximum(low - x, x - high).max() for x in (fk(self.arm, q)[:3, 3], self.tool))
+        return bool(there > max(0.0, here) + 1e-9)
+
+    @property
+    def tool(self) -> np.ndarray:
+        return fk(self.arm, self.motion.q)[:3, 3]
+
+    def change(self, motion: Motion, speed: np.ndarray) -> ruckig.Trajectory:
+        """The fastest way to a speed (J,), each joint for itself; to 0 it is the fastest stop."""
+        asked, limits = ruckig.InputParameter(len(motion.q)), self.limits
+        asked.control_interface, asked.synchronization = ruckig.ControlInterface.Velocity, ruckig.Synchronization.No
+        asked.current_position, asked.current_velocity, asked.current_acceleration = motion
+        asked.max_velocity, asked.max_acceleration, asked.max_jerk = limits.dq_max, limits.ddq_max, limits.dddq_max
+        asked.target_velocity, asked.target_acceleration = speed, np.zeros_like(speed)
+        way = ruckig.Trajectory(len(motion.q))
+        self.planner.calculate(asked, way)
+        return way
+
+    def _opening(self, now: float) -> float:
+        return float(np.clip(self.proposal.at(now + self.period)[1], 0.0, self.arm.max_opening))
+
+    def _note(self, now: float, kind: str, detail: str) -> None:
+        self.events.append(Event(now, kind, detail))
+
+
+def at(way: ruckig.Trajectory, t: float) -> Motion:
+    """State of a planned way at time t; after its end it stays."""
+    return Motion(*(np.array(x) for x in way.at_time(t)[:3]))

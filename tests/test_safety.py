@@ -1,0 +1,230 @@
+"""The supervisor: whatever comes in, what goes out keeps the limits, can be stopped, and says what was done about it."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envs.arm import PANDA, JointState, JointTrajectory, fk, ik, tool_pose
+from envs.collision import Body
+from envs.tabletop.env import TabletopEnv
+from envs.tabletop.scene import WORKSPACE
+from policies.safety import Limits, Supervisor
+
+JOINTS = [f"joint_{i}" for i in range(1, 8)]
+HOME = JointState(0.0, np.array(PANDA.home), 0.08)
+TICK = 0.01
+# low enough in jerk that a tick cannot hide a jump in acceleration
+GENTLE = replace(Limits.of(PANDA), dq_max=np.full(7, 1.5), ddq_max=np.full(7, 6.0), dddq_max=np.full(7, 120.0), jump=10.0)
+
+
+def proposal(stamp: float, points, hz: float = 10.0, opening: float = 0.04, start=HOME) -> JointTrajectory:
+    points = np.atleast_2d(points)
+    times = stamp + np.arange(1, len(points) + 1) / hz
+    return JointTrajectory(JointState(stamp, start.position, start.opening), times, points, np.full(len(points), opening))
+
+
+def run(supervisor, seconds: float, start: float = 0.0, beat: bool = True) -> list:
+    commands = []
+    for k in range(round(seconds / TICK)):
+        now = start + k * TICK
+        if beat:
+            supervisor.beat(now)
+        commands.append(supervisor.step(now))
+    return commands
+
+
+def states(commands) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return tuple(np.array([getattr(c.motion, name) for c in commands]) for name in ("q", "dq", "ddq"))
+
+
+def assert_within(commands, limits: Limits, tick: float = TICK) -> None:
+    """Judged from the positions alone, by differences, and from the stated derivatives."""
+    q, dq, ddq = states(commands)
+    assert (q >= limits.q_min - 1e-6).all() and (q <= limits.q_max + 1e-6).all()
+    assert (np.abs(np.diff(q, axis=0)) <= limits.dq_max * tick + 1e-6).all()
+    assert (np.abs(np.diff(q, 2, axis=0)) <= limits.ddq_max * tick**2 + 1e-6).all()
+    assert (np.abs(dq) <= limits.dq_max + 1e-6).all() and (np.abs(ddq) <= limits.ddq_max + 1e-6).all()
+    assert (np.abs(np.diff(ddq, axis=0)) <= limits.dddq_max * tick + 1e-6).all()
+
+
+def kinds(commands) -> list[str]:
+    return [event.kind for c in commands for event in c.events]
+
+
+def details(commands) -> str:
+    return "; ".join(event.detail for c in commands for event in c.events)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31))
+def test_random_proposals_never_lead_outside_the_limits(seed):
+    """Goals anywhere, also outside the ranges, new ones at any time, and stops in between."""
+    rng = np.random.default_rng(seed)
+    supervisor, commands = Supervisor(PANDA, GENTLE, HOME, TICK), []
+    for k in range(300):
+        now = k * TICK
+        if rng.random() < 0.06:
+            goals = rng.uniform(GENTLE.q_min - 0.5, GENTLE.q_max + 0.5, (int(rng.integers(1, 6)), 7))
+            supervisor.propose(proposal(now, goals, hz=rng.uniform(1, 20)), now)
+        if rng.random() < 0.01:
+            supervisor.stop(now, "tried")
+        elif supervisor.stopped and rng.random() < 0.1:
+            supervisor.release(now)
+        if rng.random() < 0.9:
+            supervisor.beat(now)
+        commands.append(supervisor.step(now))
+    assert_within(commands, GENTLE)
+
+
+def test_a_slow_proposal_is_followed_to_where_it_leads():
+    supervisor = Supervisor(PANDA, Limits.of(PANDA), HOME, TICK)
+    goal = HOME.position + np.array([0.2, -0.1, 0.1, 0.2, 0.0, -0.1, 0.3])
+    assert supervisor.propose(proposal(0.0, [HOME.position + (goal - HOME.position) * s for s in (0.25, 0.5, 0.75, 1.0)]), 0.0)
+    commands = run(supervisor, 1.0)
+    np.testing.assert_allclose(commands[-1].motion.q, goal, atol=1e-4)
+    np.testing.assert_allclose(commands[20].motion.q, HOME.position + (goal - HOME.position) * 0.525, atol=0.03)
+    assert commands[-1].opening == 0.04 and kinds(commands) == [] and not any(c.braking for c in commands)
+
+
+def moving(limits: Limits = GENTLE, **more) -> Supervisor:
+    """At full speed in joint 1 after 0.6 s."""
+    supervisor = Supervisor(PANDA, limits, HOME, TICK, **more)
+    supervisor.propose(proposal(0.0, HOME.position + np.array([2.6, 0, 0, 0, 0, 0, 0]), hz=0.5), 0.0)
+    run(supervisor, 0.6)
+    assert supervisor.motion.dq[0] > 1.2
+    return supervisor
+
+
+def test_the_stop_is_the_fastest_that_the_limits_allow():
+    """Time to standstill from v with acceleration a and jerk j (v >= a^2 / j): v / a + a / j."""
+    supervisor = moving()
+    supervisor.motion = supervisor.motion._replace(ddq=np.zeros(7))
+    v, a, j = supervisor.motion.dq[0], GENTLE.ddq_max[0], GENTLE.dddq_max[0]
+    supervisor.stop(0.6, "button")
+    commands = run(supervisor, 1.0, start=0.6)
+    still = next(k for k, c in enumerate(commands) if np.abs(c.motion.dq).max() < 1e-6)
+    assert (still + 1) * TICK == pytest.approx(v / a + a / j, abs=2 * TICK)
+    assert_within(commands, GENTLE)
+    assert kinds(commands) == ["stop"]
+
+
+def test_an_emergency_stop_latches_until_it_is_released():
+    supervisor = moving()
+    supervisor.stop(0.6, "button")
+    run(supervisor, 1.0, start=0.6)
+    still = supervisor.motion.q.copy()
+    assert not supervisor.propose(proposal(1.6, HOME.position), 1.6)
+    commands = run(supervisor, 0.5, start=1.6)
+    assert (states(commands)[0] == still).all() and "stopped: button" in details(commands)
+    supervisor.release(2.1)
+    commands = run(supervisor, 0.3, start=2.1)
+    assert (states(commands)[0] == still).all() and kinds(commands) == ["released"]  # the old proposal is forgotten
+    assert supervisor.propose(proposal(2.4, HOME.position, hz=1.0), 2.4)
+    assert np.abs(run(supervisor, 0.5, start=2.4)[-1].motion.q - still).max() > 0.05
+
+
+def test_silence_of_the_deciding_loop_brakes_and_life_goes_on():
+    supervisor = moving()
+    commands = run(supervisor, 1.0, start=0.6, beat=False)
+    first = next(k for k, c in enumerate(commands) if c.braking)
+    assert 0.6 + first * TICK - 0.59 == pytest.approx(GENTLE.patience, abs=2 * TICK)
+    assert np.abs(commands[-1].motion.dq).max() < 1e-6 and "sign of life" in details(commands)
+    again = run(supervisor, 1.0, start=1.6)
+    assert kinds(again) == ["going on"] and not again[-1].braking
+
+
+@pytest.mark.parametrize("change, why", [
+    (lambda p: replace(p, positions=p.positions[:, :6]), r"\(3, 6\)"),
+    (lambda p: replace(p, positions=np.full_like(p.positions, np.nan)), "NaN"),
+    (lambda p: replace(p, openings=np.array([0.0, np.inf, 0.0])), "NaN or inf"),
+    (lambda p: replace(p, times=p.times[::-1]), "increase"),
+    (lambda p: replace(p, times=p.times[:2]), "times 2"),
+    (lambda p: replace(p, start=replace(p.start, stamp=-2.0)), "old"),
+    (lambda p: replace(p, start=replace(p.start, stamp=0.06), times=p.times + 1), "future"),
+    (lambda p: replace(p, positions=p.positions + 3.0, start=replace(p.start, position=HOME.position + 3.0)), "begins"),
+])
+def test_what_is_wrong_is_refused_and_named_and_changes_nothing(change, why):
+    supervisor = Supervisor(PANDA, replace(GENTLE, jump=0.5), HOME, TICK)
+    good = proposal(0.0, [HOME.position] * 3)
+    assert not supervisor.propose(change(good), 0.0)
+    (event,) = supervisor.step(0.0).events
+    assert event.kind == "refused"
+    assert re.search(why, event.detail), event.detail
+    assert supervisor.propose(good, 0.0) and not supervisor.propose(proposal(-0.2, [HOME.position]), 0.0)
+
+
+@pytest.mark.parametrize("measured, force, why", [
+    (JointState(0.3, HOME.position, 0.08), None, "late"),
+    (JointState(0.6, np.full(7, np.nan), 0.08), None, "not finite"),
+    (JointState(0.6, HOME.position + 1.5, 0.08), None, "not where"),
+    (None, 60.0, "contact force"),
+])
+def test_what_the_robot_says_of_itself_brakes(measured, force, why):
+    supervisor = moving(replace(GENTLE, force=40.0))
+    supervisor.observe(measured or JointState(0.6, supervisor.motion.q, 0.08), force)
+    command = supervisor.step(0.6)
+    assert command.braking and why in command.events[0].detail
+
+
+def test_a_clock_that_goes_back_is_named_and_forgets_what_was_to_be_done():
+    supervisor = moving()
+    commands = run(supervisor, 1.0, start=0.2)
+    assert kinds(commands)[0] == "clock" and np.abs(commands[-1].motion.dq).max() < 1e-6
+    assert_within(commands, GENTLE)
+
+
+def body() -> Body:
+    env = TabletopEnv("pick_up", lazy_images=True)
+    env.reset(seed=0)
+    return Body(env.world.model, JOINTS, PANDA.home, fixed=("base", "table"))
+
+
+def test_the_tool_stays_in_its_workspace():
+    limits = replace(GENTLE, workspace=WORKSPACE)
+    start = JointState(0.0, ik(PANDA, tool_pose(0.5, 0.0, 0.2, 0.0), PANDA.home), 0.08)
+    supervisor = Supervisor(PANDA, limits, start, TICK)
+    out = ik(PANDA, tool_pose(0.5, 0.6, 0.2, 0.0), start.position)
+    supervisor.propose(proposal(0.0, out, hz=1.0, start=start), 0.0)
+    commands = run(supervisor, 2.0)
+    low, high = np.array(WORKSPACE)
+    tools = np.array([fk(PANDA, c.motion.q)[:3, 3] for c in commands])
+    assert (tools >= low - 1e-6).all() and (tools <= high + 1e-6).all() and tools[-1, 1] > 0.25
+    assert "workspace" in details(commands) and np.abs(commands[-1].motion.dq).max() < 0.1
+
+
+@pytest.mark.parametrize("depth, what", [(-0.1, "table"), (None, "pad_left and base")])
+def test_nothing_is_touched(depth, what):
+    """Into the table, and with the fingers into the arm's own base."""
+    touches = body()
+    start = JointState(0.0, ik(PANDA, tool_pose(0.5, 0.0, 0.2, 0.0), PANDA.home), 0.08)
+    goal = np.array(PANDA.home)
+    if depth is None:
+        goal[3], goal[5] = -3.05, 0.0
+    else:
+        goal = ik(PANDA, tool_pose(0.5, 0.0, depth, 0.0), start.position)
+    assert touches(goal)
+    supervisor = Supervisor(PANDA, GENTLE, start, TICK, touches)
+    supervisor.propose(proposal(0.0, goal, hz=1.0, start=start), 0.0)
+    commands = run(supervisor, 3.0)
+    assert not any(touches(c.motion.q) for c in commands)
+    assert_within(commands, GENTLE)
+    assert what in details(commands) and np.abs(commands[-1].motion.dq).max() < 0.1
+    assert len(kinds(commands)) < 5  # no flood of reports while it waits at the boundary
+
+
+def test_a_start_outside_the_limits_is_named():
+    with pytest.raises(ValueError, match=r"joints \[4\] start outside"):
+        Supervisor(PANDA, Limits.of(PANDA), replace(HOME, position=np.array([0, 0, 0, 0.5, 0, 1, 0])))
+
+
+def test_a_body_names_what_the_model_does_not_have():
+    env = TabletopEnv("pick_up", lazy_images=True)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="joint 'nose': the model has joint_1"):
+        Body(env.world.model, ["nose"], [0.0])
+    with pytest.raises(ValueError, match="geom 'wall': the model has .*table"):
+        Body(env.world.model, JOINTS, PANDA.home, fixed=("wall",))
