@@ -16,6 +16,7 @@ import numpy as np
 
 from agent.spec import AUDIO, TIME, Chunk, Spec
 from policies.chunking import player_for
+from policies.safety import Event
 
 
 class Policy(Protocol):
@@ -45,21 +46,23 @@ class Episode:
     instruction: str
     latencies: list[float] = field(default_factory=list)  # s, one a decision
     terminated: bool = False  # by the task itself; else the time was up
+    interventions: list[Event] = field(default_factory=list)  # of the safety supervisor
 
 
 def rollout(env: gym.Env, policy: Policy, seed: int, *, options: dict | None = None, decide_every: int = 4,
-            delay_steps: int = 0, blend: float = 0.0, record: Record | None = None) -> Episode:
+            delay_steps: int = 0, blend: float = 0.0, safety: bool = False, record: Record | None = None) -> Episode:
     """One episode. A decision is made every `decide_every` control steps, sooner where the chunk would run out before,
     and takes effect `delay_steps` later; what has passed of it by then is not played.
 
-    blend: seconds over which a new chunk fades in over the one before. Raises ValueError for numbers that do not fit.
+    blend: seconds over which a new chunk fades in over the one before. safety: between policy and robot stands a
+    supervisor (policies.safety), which smooths by itself. Raises ValueError for numbers that do not fit.
     """
     if decide_every < 1 or delay_steps < 0:
         raise ValueError(f"decide_every {decide_every}, delay_steps {delay_steps}: at least 1 and 0 are needed")
     obs, info = env.reset(seed=seed, options=options)
     world = env.unwrapped
     policy.reset(policy_spec(world), seed)
-    player, ears = player_for(world, blend), Ears()
+    player, ears = player_for(world, blend, safety), Ears()
     episode = Episode(False, 0.0, 0.0, str(info.get("instruction", "")))
     waiting: list[tuple[int, Chunk]] = []
     step, next_decision, done = 0, 0, False
@@ -83,6 +86,7 @@ def rollout(env: gym.Env, policy: Policy, seed: int, *, options: dict | None = N
             record.frame(env, obs)
     episode.success, episode.terminated = bool(info.get("success")), bool(terminated)
     episode.seconds = float(obs[TIME])
+    episode.interventions = list(getattr(player, "events", ()))
     return episode
 
 

@@ -11,9 +11,12 @@ import numpy as np
 
 from agent.spec import ActionSpec, Chunk, SpecError
 from envs.arm import Arm, JointState, JointTrajectory, plan
+from policies.safety import Limits, Supervisor
 
 MEMORY = 100  # control steps for which commands are remembered: no chunk may come later than that
 INSTANT = 1e-6  # s: stamps closer than this are one
+TICKS = 10  # of a supervisor in a control period
+ROOM = 0.01  # m around the workspace before a supervisor steps in
 
 
 class ChunkPlayer(Protocol):
@@ -24,11 +27,15 @@ class ChunkPlayer(Protocol):
     def action(self, now: float) -> np.ndarray: ...
 
 
-def player_for(world, blend: float = 0.0) -> ChunkPlayer:
-    """The player that fits an environment: joint trajectories for one that has an arm and takes joint targets."""
+def player_for(world, blend: float = 0.0, safety: bool = False) -> ChunkPlayer:
+    """The player that fits an environment: joint trajectories for one that has an arm and takes joint targets, passed
+    through a supervisor where `safety` is asked for. Raises SpecError where that cannot be had."""
     spec = world.robot_spec
     if spec.action.kind == "joint_position" and hasattr(world, "policy_spec"):
-        return JointPlayer(world.arm, world.policy_spec.action, spec.control_hz, lambda: world.command, blend)
+        args = (world.arm, world.policy_spec.action, spec.control_hz, lambda: world.command)
+        return SafePlayer(*args, world) if safety else JointPlayer(*args, blend)
+    if safety:
+        raise SpecError(f"safety=true supervises joint targets; this environment takes {spec.action.kind} actions")
     return NativePlayer(spec.action, spec.control_hz)
 
 
@@ -96,6 +103,29 @@ class JointPlayer:
         last = self.commands[-1]
         q, opening = (last.position, last.opening) if self.playing is None else self.playing.at(now + self.period)
         return np.append(q, opening)
+
+
+class SafePlayer(JointPlayer):
+    """As JointPlayer without blending: a supervisor follows the trajectories, at TICKS a control period. `events` are its
+    interventions. `world` tells the robot's measured state (`measured`) and what its body would touch (`body()`)."""
+
+    def __init__(self, arm: Arm, action: ActionSpec, hz: float, command: Callable[[], JointState], world):
+        super().__init__(arm, action, hz, command)
+        room = None if action.workspace is None else tuple(map(tuple, np.add(action.workspace, [[-ROOM], [ROOM]])))
+        limits = Limits.of(arm, workspace=room, patience=MEMORY / hz, oldest=MEMORY / hz)
+        self.supervisor = Supervisor(arm, limits, command(), 1.0 / hz / TICKS, world.body())
+        self.world, self.events = world, []
+
+    def push(self, chunk: Chunk, now: float) -> None:
+        self.supervisor.propose(plan(chunk, self.kind, self.arm, self.commanded(chunk.stamp)), now)
+
+    def action(self, now: float) -> np.ndarray:
+        self._note()
+        self.supervisor.observe(self.world.measured)
+        for tick in range(TICKS):
+            command = self.supervisor.step(now + tick * self.supervisor.period)
+            self.events += command.events
+        return np.append(command.motion.q, command.opening)
 
 
 def _hold(command: JointState) -> JointTrajectory:

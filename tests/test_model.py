@@ -9,14 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import checkpoint
-from agent.encoders.audio import LAGS, CausalAudioEncoder, Features, mel_filters, scaled_bands
-from agent.encoders.speech import masked, progress, warped
 from agent.generators.flow import FlowMatching, Prefix
 from agent.generators.goal import CameraPointer, fused
 from agent.grounding import KINDS, cells
 from agent.model import Layout
 from agent.normalizer import Normalizer
-from agent.perception import SoundMemory
 from agent.processor import Batch
 from agent.projectors import MLP, Linear, PixelShuffle, Resampler, SpokenText
 from agent.spec import AUDIO, IMAGES, SENSE, STATE, TASK, TIME, Spec, SpecError
@@ -136,53 +133,6 @@ def test_layout(memory, decisions, body, asks, window, data):
     assert sound.tolist() == [[q - window < k <= q for k in range(memory)] for q in range(memory)]
 
 
-def test_sound_in_pieces_equals_sound_at_once():
-    torch.manual_seed(0)
-    encoder = CausalAudioEncoder(2, hidden=16, width=16)
-    rng = np.random.default_rng(0)
-    wave = rng.normal(size=(CausalAudioEncoder.TOKEN * 9 + 77, 2)).astype(np.float32)
-    whole = np.concatenate([np.zeros((CausalAudioEncoder.CONTEXT, 2), np.float32), wave])[None]
-    offline = encoder(torch.from_numpy(whole[:, : CausalAudioEncoder.CONTEXT + 9 * CausalAudioEncoder.TOKEN]))[0]
-    memory, at = SoundMemory(lambda w: encoder(w), 2, 5), 0
-    while at < len(wave):
-        step = int(rng.integers(1, 5000))
-        memory.push(wave[at : at + step])
-        at += step
-    assert memory.count == 9
-    torch.testing.assert_close(memory.recall()[0], offline[-5:], rtol=1e-4, atol=1e-5)
-
-
-@given(st.integers(1, 4), st.integers(1, 30), st.integers(1, 12), st.integers(0, 40), st.integers(0, 40), st.integers(0, 9))
-def test_masks_hide_one_group_of_bands_and_one_stretch(batch, frames, bands, most_bands, most_frames, seed):
-    torch.manual_seed(seed)
-    for row in masked(torch.ones(batch, frames, bands), most_bands, most_frames):
-        columns, rows = (row == 0).all(0), (row == 0).all(1)
-        assert torch.equal(row == 0, columns[None] | rows[:, None])
-        if not (columns.all() or rows.all()):
-            for hidden, most in ((columns, most_bands), (rows, most_frames)):
-                assert hidden.sum() <= most and (hidden.int().diff() == 1).sum() + hidden[0] <= 1
-
-
-def test_warping_moves_time_and_frequency_and_nothing_else():
-    """Without strength nothing changes; a scaled throat moves a tone to where the scaled frequency lies; time only runs
-    forwards, from end to end."""
-    torch.manual_seed(0)
-    features, frames = torch.randn(3, 50, 40), torch.tensor([50, 30, 1])
-    same, counts = warped(features, frames, 16000, 0.0, 0.0, 0.0)
-    assert counts.tolist() == [50, 30, 1]
-    for row, own, n in zip(same, features, counts):
-        torch.testing.assert_close(row[:n], own[:n], atol=1e-4, rtol=1e-4)
-        assert not row[n:].any()
-    filters, bins = mel_filters(40, 257, 16000), torch.linspace(0, 8000, 257)
-    for scale in (0.85, 1.0, 1.15):
-        at = scaled_bands(torch.tensor([scale]), 40, 16000)[0]
-        middle = (filters * bins[:, None]).sum(0) / filters.sum(0)
-        expected = torch.tensor(np.interp(scale * middle[20:30], middle, np.arange(40.0)), dtype=torch.float32)
-        torch.testing.assert_close(at[20:30], expected, atol=0.05, rtol=0)
-    course = progress(torch.linspace(0, 1, 50).expand(8, -1), 0.5)
-    assert (course.diff() > 0).all() and course[:, 0].abs().max() == 0 and (course[:, -1] - 1).abs().max() < 1e-5
-
-
 def test_fused_guess_follows_the_surest():
     points, spreads = torch.randn(3, 4, 3), torch.rand(3, 4) + 0.1
     spreads[:, 2] = 1e-4
@@ -208,29 +158,6 @@ def test_spot_is_where_the_grid_is_pointed_at():
     torch.testing.assert_close(spot[0, 0, 0], torch.tensor([(2 * 2 + 1 + 0.5) / 8 - 1, (2 * 5 + 1) / 8 - 1]), atol=2e-3, rtol=0)
     assert found[0, 0, 0, 2] > 0.99 and logits.shape == (1, 1, 1, 65)
     assert pointer(torch.zeros(1, 1, 1, 4), grid, torch.tensor([True]))[2][..., :3].abs().max() < 1e-3
-
-
-def test_sound_token_ends_when_it_says():
-    """Token n is made of sound before its own end only, and its last samples count."""
-    torch.manual_seed(0)
-    encoder = CausalAudioEncoder(2, hidden=16, width=16)
-    wave = torch.randn(1, encoder.CONTEXT + 4 * encoder.TOKEN, 2) * 0.1
-    end = encoder.CONTEXT + 2 * encoder.TOKEN
-    later, last = wave.clone(), wave.clone()
-    later[:, end:] = 0
-    last[:, end - 100 : end] = 0
-    assert torch.equal(encoder(wave)[:, :2], encoder(later)[:, :2])
-    assert not torch.allclose(encoder(wave)[:, 1], encoder(last)[:, 1])
-
-
-@pytest.mark.parametrize("lag", [-12, -3, 0, 5, 14])
-def test_direction_survives_the_features(lag):
-    """A sound that reaches the right ear `lag` samples after the left shows as a peak at that lag."""
-    rng = np.random.default_rng(0)
-    source = rng.normal(size=9000).astype(np.float32)
-    left, right = source[100:8100], source[100 - lag : 8100 - lag]
-    features = Features(2, hop=320)(torch.from_numpy(np.stack([left, right], 1))[None])
-    assert int(features[0, :, -(2 * LAGS + 1) :].mean(0).argmax()) == LAGS + lag
 
 
 def prefix_of(groups: int, seed: int = 0) -> Prefix:

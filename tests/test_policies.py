@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import envs  # noqa: F401
 from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, ActionSpec, Chunk, Spec, SpecError
 from envs.arm import PANDA, JointState, ee_delta_action
+from envs.tabletop.env import TabletopEnv
 from policies.base import rollout
 from policies.chunking import JointPlayer, NativePlayer
 from policies.mmllm import MMLLMPolicy
@@ -329,3 +330,38 @@ def test_turns_end_with_the_second_driver(seed, longest, practice):
     times = turns(np.random.default_rng(seed), longest, practice)
     assert len(times) % 2 == 1 and times[-1] >= practice
     assert (np.diff(times, prepend=0.0) >= 0).all() and np.diff(times, prepend=0.0).max() <= longest
+
+
+# ---- through the supervisor
+
+
+class Joints:
+    """Notes the commanded joint angles."""
+
+    def __init__(self):
+        self.q = []
+
+    def frame(self, env, obs):
+        self.q.append(env.unwrapped.command.position.copy())
+
+
+@pytest.mark.parametrize("task", ["pick_up", "press_button"])
+def test_experts_succeed_through_the_supervisor(task):
+    env = TabletopEnv(task, action="joint_position", lazy_images=True)
+    for seed in (0, 1):
+        episode = rollout(env, ExpertPolicy(env), seed, decide_every=1, safety=True)
+        assert episode.success and [e.kind for e in episode.interventions if e.kind == "refused"] == []
+
+
+def test_a_wild_policy_stays_within_the_limits_and_off_the_table():
+    env, joints = TabletopEnv("reach", action="joint_position", lazy_images=True), Joints()
+    episode = rollout(env, RandomPolicy(), seed=0, safety=True, record=joints)
+    assert episode.seconds > 1.0
+    assert (np.abs(np.diff(joints.q, axis=0)) <= PANDA.dq_max * env.period + 1e-6).all()
+    assert not any(env.body()(q) for q in joints.q)
+
+
+def test_safety_needs_joint_targets():
+    env = TabletopEnv("reach", lazy_images=True)
+    with pytest.raises(SpecError, match="takes ee_delta"):
+        rollout(env, RandomPolicy(), seed=0, safety=True)

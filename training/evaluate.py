@@ -143,10 +143,11 @@ def video_of(record: Mapping[str, Any]) -> str:
 
 def main(cfg: Mapping[str, Any]) -> int:
     check_split(cfg["split"], cfg["instruct"])
-    keys = ("policy", "split", "decide_every", "delay_steps", "blend", "mute", "blind", "swap_instruction")
+    keys = ("policy", "split", "decide_every", "delay_steps", "blend", "safety", "mute", "blind", "swap_instruction")
     setting = Setting(env_id=cfg["env"]["id"], env_kwargs=cfg["env"]["kwargs"], **{key: cfg[key] for key in keys})
-    figures = evaluate(cfg["out"], setting, task_names(cfg["tasks"], cfg["policy"]), cfg["episodes"], cfg["seed"], cfg["instruct"],
-                       cfg["workers"], shard_of(cfg["shard"]), cfg["videos"], cfg["retry_errors"], cfg["device"])
+    figures = evaluate(cfg["out"], setting, task_names(cfg["tasks"], cfg["policy"]), cfg["episodes"], cfg["seed"],
+                       cfg["instruct"], cfg["workers"], shard_of(cfg["shard"]), cfg["videos"], cfg["retry_errors"],
+                       cfg["device"])
     print(table(figures))
     print(f"page: {Path(cfg['out']) / 'report.html'}")
     return int(any(counts["errors"] for counts in figures["tasks"].values()))

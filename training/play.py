@@ -36,6 +36,7 @@ class Setting:
     decide_every: int = 4
     delay_steps: int = 0
     blend: float = 0.0
+    safety: bool = False
     mute: bool = False
     blind: bool = False
     swap_instruction: bool = False
@@ -144,6 +145,7 @@ class Player:
             "instruction": episode.instruction,
             "told": told(self.env.unwrapped),
             "seconds": round(episode.seconds, 3),
+            "interventions": [event.kind for event in episode.interventions],
             "latency_ms": latency,
         }
 
@@ -154,7 +156,7 @@ class Player:
         record = Several([r for r in (film, *more) if r is not None])
         episode = rollout(self.env, ablated(self.policy, setting, job), job.seed, options=options,
                           decide_every=setting.decide_every, delay_steps=setting.delay_steps, blend=setting.blend,
-                          record=record if record.records else None)
+                          safety=setting.safety, record=record if record.records else None)
         return episode, film
 
 

@@ -20,8 +20,9 @@ SAMPLE_RATE = 16000  # Hz
 def main(cfg: Mapping[str, Any]) -> int:
     check_split(cfg["split"], "text")
     require_display(cfg["viewer"])
-    setting = Setting(cfg["policy"], cfg["env"]["id"], cfg["env"]["kwargs"], cfg["split"],
-                      1 if cfg["policy"] == "expert" else cfg["decide_every"], cfg["delay_steps"], cfg["blend"])
+    pace = 1 if cfg["policy"] == "expert" else cfg["decide_every"]
+    setting = Setting(cfg["policy"], cfg["env"]["id"], cfg["env"]["kwargs"], cfg["split"], pace, cfg["delay_steps"],
+                      cfg["blend"], cfg["safety"])
     recording = read_recording(cfg["audio"]) if cfg["audio"] else None
     player = Player(setting, cfg["device"])
     job = prepare(cfg, player, recording)
@@ -31,6 +32,8 @@ def main(cfg: Mapping[str, Any]) -> int:
     print(f"told by {job.instruct}: {episode.instruction}")
     print(f"{'success' if episode.success else 'failure'} after {episode.seconds:.1f} s; "
           f"a decision took {1000 * np.median(episode.latencies):.0f} ms at the median")
+    for event in episode.interventions:
+        print(f"safety: at {event.time:.2f} s {event.kind}: {event.detail}")
     print(f"film: {film.save(job.film)}")
     return 0
 

@@ -15,6 +15,7 @@ from gymnasium import spaces
 
 from agent.spec import AUDIO, IMAGES, SENSE, STATE, TASK, TIME, Chunk, Spec
 from envs.arm import ARMS, JointState, ee_delta_action, joint_position_action, plan
+from envs.collision import Body
 from envs.tabletop.ears import Ears
 from envs.tabletop.physics import World
 from envs.tabletop.render import Renderer, project
@@ -198,6 +199,15 @@ class TabletopEnv(gym.Env):
     def command(self) -> JointState:
         """Last commanded joint target."""
         return self.world.command
+
+    @property
+    def measured(self) -> JointState:
+        """Where the joints are."""
+        return JointState(self.time, self.world.joints, self.world.opening)
+
+    def body(self) -> Body:
+        """What of the arm would touch itself, its base or the table at given joint angles."""
+        return Body(self.world.model, [f"joint_{i}" for i in range(1, 8)], self.arm.home, fixed=("base", "table"))
 
     # ---- what is sensed
 
