@@ -1,6 +1,6 @@
-"""What the agent remembers while it runs: heard sound as memory tokens, the last utterance, the time.
+"""What comes in while the agent runs: heard sound as memory tokens, and sensors brought together by their stamps.
 
-Legend: n samples, C channels, D width, N memory tokens.
+Legend: n samples, C channels, D width, N memory tokens, S state values.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from agent.encoders.audio import CausalAudioEncoder
+from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, Spec
+
+KEPT = 0.5  # s for which a sensor's samples are kept behind its newest
 
 
 class SoundMemory:
@@ -42,3 +45,84 @@ class SoundMemory:
     def recall(self) -> Tensor | None:
         """(1, N, D), oldest first; None before the first token."""
         return torch.stack(list(self.tokens))[None] if self.tokens else None
+
+
+class Stale(Exception):
+    """Nothing can be decided now: a sensor is late or missing, or the sensors do not belong together. `sensor` is it."""
+
+    def __init__(self, sensor: str, why: str):
+        super().__init__(f"{sensor}: {why}")
+        self.sensor = sensor
+
+
+class Senses:
+    """What a robot's sensors said lately, each with the time (s) at which it was sensed, not at which it arrived.
+
+    tolerance: how far the stamps of one observation may be apart; oldest: how old it may be; both s.
+    """
+
+    def __init__(self, spec: Spec, tolerance: float = 0.05, oldest: float = 0.3):
+        self.spec, self.tolerance, self.oldest = spec, tolerance, oldest
+        names = [STATE, *(IMAGES + name for name in spec.cameras)]
+        self.samples: dict[str, deque[tuple[float, np.ndarray]]] = {name: deque() for name in names}
+        self.sound, self.sound_from, self.text = np.zeros((0, len(spec.microphones)), np.float32), None, ""
+
+    def sense(self, key: str, stamp: float, value: np.ndarray) -> None:
+        """An image or a state. What is older than what is known, as after a jump of the clock, takes its place."""
+        known = self.samples[key]
+        while known and known[-1][0] >= stamp:
+            known.pop()
+        known.append((stamp, value))
+        while known[0][0] < stamp - KEPT:
+            known.popleft()
+
+    def hear(self, stamp: float, samples: np.ndarray) -> None:
+        """Sound (n, C) whose first sample was heard at `stamp`; a gap before it is silence, an overlap is dropped."""
+        if self.sound_from is None:
+            self.sound_from = stamp
+        gap = round((stamp - self.sound_from) * self.spec.sample_rate) - len(self.sound)
+        if gap > 0:
+            samples = np.concatenate([np.zeros((gap, samples.shape[1]), np.float32), samples])
+        self.sound = np.concatenate([self.sound, samples[max(0, -gap) :]]).astype(np.float32)
+
+    def instruct(self, text: str) -> None:
+        self.text = text
+
+    def observation(self, now: float) -> dict:
+        """The newest observation that all sensors agree on, with the sound since the one that was taken before. Raises
+        Stale; nothing is lost then."""
+        stamp = self.newest()
+        if now - stamp > self.oldest:
+            late = min(self.samples, key=lambda key: self.samples[key][-1][0])
+            raise Stale(late, f"{now - stamp:.3f} s old, {self.oldest} s are allowed")
+        found = {key: min(known, key=lambda sample: abs(sample[0] - stamp)) for key, known in self.samples.items()}
+        for key, (at, _) in found.items():
+            if abs(at - stamp) > self.tolerance:
+                raise Stale(key, f"{abs(at - stamp):.3f} s from the others, {self.tolerance} s are allowed")
+        heard = {AUDIO: self.take_sound(stamp)} if self.spec.microphones else {}
+        return {key: value for key, (_, value) in found.items()} | heard | {TASK: self.text, TIME: stamp}
+
+    def newest(self) -> float:
+        """The stamp (s) of the newest observation that all sensors could make. Raises Stale for one that is missing."""
+        missing = [key for key, known in self.samples.items() if not known]
+        if missing:
+            raise Stale(missing[0], "nothing has come yet")
+        return min(known[-1][0] for known in self.samples.values())
+
+    def complete(self, stamp: float) -> bool:
+        """Whether everything of `stamp` and before has come."""
+        sensed = all(known and known[-1][0] >= stamp - 1e-6 for known in self.samples.values())
+        heard = not self.spec.microphones or self.sound_from is not None and (
+            self.sound_from + (len(self.sound) + 0.5) / self.spec.sample_rate >= stamp)
+        return sensed and heard
+
+    def take_sound(self, stamp: float) -> np.ndarray:
+        """What was heard up to `stamp` since the last call (n, C). Raises Stale where it has not come yet."""
+        start = stamp if self.sound_from is None else self.sound_from
+        count = round((stamp - start) * self.spec.sample_rate)
+        if count > len(self.sound) + self.tolerance * self.spec.sample_rate:
+            raise Stale(AUDIO, f"{(count - len(self.sound)) / self.spec.sample_rate:.3f} s behind the others")
+        taken, self.sound = self.sound[: max(count, 0)], self.sound[max(count, 0) :]
+        if self.sound_from is not None:
+            self.sound_from += len(taken) / self.spec.sample_rate
+        return taken

@@ -18,6 +18,10 @@ import numpy as np
 
 from agent.spec import ActionSpec, Chunk, SpecError
 
+STATE_NAMES = (
+    *(f"joint_{i}" for i in range(1, 8)), "gripper", "tool_x", "tool_y", "tool_z", "tool_yaw_sin", "tool_yaw_cos",
+    "target_dx", "target_dy", "target_dz", "target_dyaw", "gripper_target",
+)  # fmt: skip
 FLANGE_TO_TCP = 0.107 + 0.1034  # m along the last joint's axis: flange, then hand frame to finger tips
 HAND_YAW = -pi / 4  # rad, the hand's mounting about the flange's axis
 
@@ -284,6 +288,16 @@ class JointTrajectory:
         since = self.start.stamp if i == 0 else self.times[i - 1]
         w = (t - since) / (self.times[i] - since)
         return before[0] + w * (self.positions[i] - before[0]), float(before[1] + w * (self.openings[i] - before[1]))
+
+
+def arm_state(arm: Arm, measured: JointState, command: JointState) -> np.ndarray:
+    """What a policy is told of an arm, float32 in the order of STATE_NAMES: the joints (rad), the opening (m), the tool,
+    how far the commanded tool is ahead of it (m, rad), and the commanded share of the opening."""
+    x, y, z, yaw = pose_to_tool(fk(arm, measured.position))
+    ahead = np.subtract(pose_to_tool(fk(arm, command.position)), (x, y, z, yaw))
+    ahead[3] = (ahead[3] + pi) % (2 * pi) - pi
+    values = (*measured.position, measured.opening, x, y, z, sin(yaw), cos(yaw), *ahead, command.opening / arm.max_opening)
+    return np.array(values, np.float32)
 
 
 def ee_delta_action(workspace, scale=(0.04, 0.04, 0.04, 0.3)) -> ActionSpec:

@@ -156,6 +156,13 @@ class Supervisor:
             self._note(now, "released", self.stopped)
         self.stopped, self.trouble, self.proposal = "", "", None
 
+    def anchor(self, state: JointState) -> None:
+        """The robot was put elsewhere (a simulation began anew, somebody led it by hand): stand still there. An emergency
+        stop stays."""
+        q = np.clip(state.position, self.limits.q_min, self.limits.q_max)
+        self.motion, self.opening, self.proposal = Motion(q, np.zeros_like(q), np.zeros_like(q)), float(state.opening), None
+        self.observe(state)
+
     # ---- what goes out
 
     def step(self, now: float) -> Command:

@@ -1,7 +1,8 @@
 """The ROS 2 interfaces that the nodes speak, described once: their fields, Python classes, wire form and type hash.
 
 `message("sensor_msgs/msg/JointState")` is a class whose attributes are named as rclpy's are, so that a node reads the same
-with rclpy and without a ROS installation. Fields are as in the interface packages of ROS 2 Jazzy; arrays of numbers are
+with rclpy and without a ROS installation. soma_msgs/msg/Audio is our own: common_interfaces has no sound, and in those of
+others the stamp of the first sample, the rate or the channels are missing; samples are interleaved. Fields are as in the interface packages of ROS 2 Jazzy; arrays of numbers are
 array.array, uint8[] is bytes.
 """
 
@@ -70,6 +71,7 @@ rcl_interfaces/msg/Log: builtin_interfaces/msg/Time stamp, uint8 level, string n
 action_msgs/msg/GoalInfo: unique_identifier_msgs/msg/UUID goal_id, builtin_interfaces/msg/Time stamp
 action_msgs/msg/GoalStatus: action_msgs/msg/GoalInfo goal_info, int8 status
 action_msgs/msg/GoalStatusArray: action_msgs/msg/GoalStatus[] status_list
+soma_msgs/msg/Audio: std_msgs/msg/Header header, uint32 sample_rate, uint8 channels, int16[] data
 control_msgs/msg/JointJog: std_msgs/msg/Header header, string[] joint_names, float64[] displacements, float64[] velocities, float64 duration
 rmw_dds_common/msg/Gid: uint8[16] data
 rmw_dds_common/msg/NodeEntitiesInfo: string<=256 node_namespace, string<=256 node_name, rmw_dds_common/msg/Gid[] reader_gid_seq, rmw_dds_common/msg/Gid[] writer_gid_seq

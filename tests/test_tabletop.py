@@ -12,7 +12,8 @@ from gymnasium.utils.env_checker import check_env
 import envs
 from agent.spec import AUDIO, IMAGES, STATE, TASK, SpecError
 from envs.arm import fk
-from envs.tabletop.env import DEPTH, STATE_NAMES, TabletopEnv
+from envs.arm import STATE_NAMES
+from envs.tabletop.env import DEPTH, TabletopEnv
 from envs.tabletop.scene import COLOUR_NAMES, HELD_OUT, KIND_NAMES, KINDS, SPLITS
 from envs.tabletop.tasks import TASKS
 from envs.tabletop.words import form_words, vocabulary

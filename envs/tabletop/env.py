@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 
 from agent.spec import AUDIO, IMAGES, SENSE, STATE, TASK, TIME, Chunk, Spec
-from envs.arm import ARMS, JointState, ee_delta_action, joint_position_action, plan
+from envs.arm import ARMS, STATE_NAMES, JointState, arm_state, ee_delta_action, joint_position_action, plan
 from envs.collision import Body
 from envs.tabletop.ears import Ears
 from envs.tabletop.physics import World
@@ -22,16 +22,12 @@ from envs.tabletop.render import Renderer, project
 from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES, SCALE, SPLITS, WORKSPACE
 from envs.tabletop.sound import MICROPHONES, SAMPLE_RATE
 from envs.tabletop.tasks import TASKS
-from envs.tabletop.tasks.motions import gripper_command, wait, wrap
+from envs.tabletop.tasks.motions import gripper_command, wait
 from envs.tabletop.words import instruction
 
 CAMERAS = ("front", "wrist")
 DEPTH = "observation.depth."  # + camera: float32 (H, W), m
 FORCE = SENSE + "force"  # at the wrist, N
-STATE_NAMES = (
-    *(f"joint_{i}" for i in range(1, 8)), "gripper", "tool_x", "tool_y", "tool_z", "tool_yaw_sin", "tool_yaw_cos",
-    "target_dx", "target_dy", "target_dz", "target_dyaw", "gripper_target",
-)  # fmt: skip
 INSTRUCT = ("text", "voice", "both", "mixed")
 MAX_OBJECTS = 10
 KICK_STEPS = (2, 5)  # control steps that a perturbation lasts, the end excluded
@@ -212,18 +208,10 @@ class TabletopEnv(gym.Env):
     # ---- what is sensed
 
     def _observation(self) -> dict:
-        obs = {AUDIO: self._sound, STATE: self._state(), TASK: self._text, TIME: np.array(self.time)}
+        obs = {AUDIO: self._sound, STATE: arm_state(self.arm, self.measured, self.command), TASK: self._text, TIME: np.array(self.time)}
         if self.robot_spec.senses:
             obs[FORCE] = self.world.wrist_force.astype(np.float32)
         return obs if self.lazy_images else obs | self.images()
-
-    def _state(self) -> np.ndarray:
-        world = self.world
-        tool, target = world.tool, world.target
-        yaw = (np.sin(tool[3]), np.cos(tool[3]))
-        off = (*(target[:3] - tool[:3]), wrap(target[3] - tool[3]))
-        share = world.command.opening / self.arm.max_opening
-        return np.array((*world.joints, world.opening, *tool[:3], *yaw, *off, share), np.float32)
 
     def images(self) -> dict[str, np.ndarray]:
         """The camera images of now (and depth images if asked for) by observation key."""

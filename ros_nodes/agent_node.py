@@ -1,0 +1,175 @@
+"""The agent on a robot: what it senses comes in as topics, what it decides goes out as joint trajectories."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from agent.perception import Senses, Stale
+from agent.processor import resize
+from agent.spec import IMAGES, STATE, TIME
+from envs.arm import ARMS, JointState, arm_state, plan
+from policies.mmllm import MMLLMPolicy
+from ros_nodes import convert
+from ros_nodes.arguments import run
+from ros_nodes.interfaces import message
+from ros_nodes.sim_node import NAMES
+
+REMEMBERED = 1000  # commands
+
+
+class AgentNode:
+    """Decides each `period` s of what its sensors' stamps say, on the newest observation that all of them agree on. Each
+    joint state that brings nothing to decide is answered by a trajectory without points: a sign of life of this loop.
+
+    Parameters: weights (a shipped name or a folder), arm, period (s), tolerance and oldest (s, see agent.perception),
+    seed, threads (of PyTorch), lockstep (answer a joint state only when all that belongs to it has come). A stamp that goes back begins everything anew.
+    """
+
+    def __init__(self, node, policy=None):
+        self.node = node
+        torch.set_num_threads(node.parameter("threads", 1))
+        self.policy = policy or MMLLMPolicy.load(node.parameter("weights", "pocket"))
+        self.spec, self.arm = self.policy.model.spec, ARMS[node.parameter("arm", "panda")]
+        self.period, self.seed = node.parameter("period", 0.3), node.parameter("seed", 0)
+        self.bounds = node.parameter("tolerance", 0.05), node.parameter("oldest", 0.3)
+        self.lockstep = node.parameter("lockstep", False)
+        self.text, self.trouble = "", ""
+        self.begin()
+        self.trajectories = node.publisher(convert.TRAJECTORY, "/agent/trajectory", "reliable")
+        self.heard = node.publisher("std_msgs/msg/String", "/agent/heard", "latched")
+        for name in self.spec.cameras:
+            node.subscribe(convert.IMAGE, f"/camera/{name}/image_raw", self.picture_of(name), "reliable")
+            node.subscribe(convert.COMPRESSED, f"/camera/{name}/image_raw/compressed", self.picture_of(name), "sensor")
+        node.subscribe(convert.AUDIO, "/audio", self.audio, "reliable")
+        node.subscribe("std_msgs/msg/String", "/instruction", self.instruct, "latched")
+        node.subscribe(convert.TRAJECTORY, "/joint_commands", self.commanded, "reliable")
+        node.subscribe(convert.JOINTS, "/joint_states", self.joints, "reliable")
+
+    def begin(self) -> None:
+        """Forget what was sensed, heard and commanded, not the instruction."""
+        self.policy.reset(self.spec, self.seed)
+        self.senses = Senses(self.spec, *self.bounds)
+        self.senses.instruct(self.text)
+        self.commands: deque[JointState] = deque(maxlen=REMEMBERED)
+        self.decided = self.answered = -1e9
+        self.spoken, self.answer, self.pending = "", None, None
+
+    # ---- what comes in
+
+    def picture_of(self, name: str):
+        def take(image) -> None:
+            try:
+                picture = convert.from_image(image) if hasattr(image, "encoding") else convert.from_compressed(image)
+            except convert.ConvertError as error:
+                self.node.log(f"camera {name}: {error}")
+                return
+            side = self.spec.cameras[name][0]
+            self.senses.sense(IMAGES + name, convert.seconds(image.header.stamp), resize(picture[None], side)[0])
+            self.attend()
+
+        return take
+
+    def audio(self, audio) -> None:
+        try:
+            samples = convert.from_audio(audio, self.spec.sample_rate, len(self.spec.microphones))
+            self.senses.hear(convert.seconds(audio.header.stamp), samples)
+            self.attend()
+        except convert.ConvertError as error:
+            self.node.log(str(error))
+
+    def instruct(self, said) -> None:
+        self.text = said.data
+        self.begin()
+        self.node.log(f"told: {said.data or '(listening)'}")
+
+    def commanded(self, trajectory) -> None:
+        """What the robot was told, for the time at which its last point is reached."""
+        point = trajectory.points[-1]
+        end = convert.seconds(trajectory.header.stamp) + convert.seconds(point.time_from_start)
+        order = [list(trajectory.joint_names).index(name) for name in NAMES]
+        row = [point.positions[i] for i in order]
+        self.commands.append(JointState(end, *_split(row)))
+        self.attend()
+
+    def joints(self, state) -> None:
+        try:
+            measured = convert.from_joints(state, NAMES)
+        except convert.ConvertError as error:
+            self.node.log(str(error))
+            return
+        if measured.stamp < self.answered - self.bounds[1]:
+            self.begin()
+        if measured.stamp == self.answered and self.answer is not None:
+            self.trajectories(self.answer)  # asked once more
+            return
+        self.pending = measured
+        self.attend()
+
+    def attend(self) -> None:
+        """Answer the joint state that waits, in lock-step once all that belongs to it is here."""
+        measured = self.pending
+        if measured is None:
+            return
+        self.senses.sense(STATE, measured.stamp, arm_state(self.arm, measured, self.command_at(measured)))
+        if not self.lockstep or (self.senses.complete(measured.stamp) and self.knows_command(measured.stamp)):
+            self.pending = None
+            self.live(measured)
+
+    def knows_command(self, stamp: float) -> bool:
+        """Whether the command whose time is `stamp` has come; none has for the first state of all."""
+        first = self.answer is None
+        return first or (bool(self.commands) and self.commands[-1].stamp >= stamp - 1e-3)
+
+    def command_at(self, measured: JointState) -> JointState:
+        """What was commanded last for the time of a measurement; the measurement itself where nothing was."""
+        known = [command for command in self.commands if command.stamp <= measured.stamp + 1e-6]
+        return replace(known[-1] if known else measured, stamp=measured.stamp)
+
+    # ---- what goes out
+
+    def live(self, measured: JointState) -> None:
+        """Decide if it is time, else say that this loop is alive."""
+        self.answer = convert.header(message(convert.TRAJECTORY)(), measured.stamp)
+        try:
+            if self.senses.newest() >= self.decided + self.period - 1e-6:
+                self.answer = self.decide(measured.stamp if self.lockstep else self.node.now())
+            self.complain("")
+        except Stale as stale:
+            self.complain(str(stale))
+        self.answered = measured.stamp
+        self.trajectories(self.answer)
+
+    def decide(self, now: float):
+        obs = self.senses.observation(now)
+        chunk = self.policy.act(obs)
+        self.decided = obs[TIME]
+        if self.policy.spoken != self.spoken:
+            self.spoken = self.policy.spoken
+            self.heard(message("std_msgs/msg/String")(self.spoken))
+            self.node.log(f"heard: {self.spoken}")
+        start = self.command_at(JointState(obs[TIME], *_split(obs[STATE][:8].astype(float))))
+        return convert.to_trajectory(plan(chunk, self.spec.action, self.arm, start), NAMES)
+
+    def complain(self, trouble: str) -> None:
+        """Say what keeps from deciding, once."""
+        if trouble != self.trouble:
+            self.node.log(trouble or "all sensors are back")
+        self.trouble = trouble
+
+
+def _split(row):
+    """Joints and opening (8,) -> position (7,), opening."""
+    return np.array(row[:7], float), float(row[7])
+
+
+def main() -> int:
+    return run("agent", AgentNode, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

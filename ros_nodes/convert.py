@@ -1,0 +1,148 @@
+"""Between ROS messages and the project's arrays. Times in s, joints in rad, sound in [-1, 1].
+
+Legend: T points, J joints, n samples, C channels.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from envs.arm import JointState, JointTrajectory
+from ros_nodes.interfaces import message
+
+FULL = 32767  # int16 of a sample of 1
+CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
+TO_RGB = {"bgr8": cv2.COLOR_BGR2RGB, "rgba8": cv2.COLOR_RGBA2RGB, "bgra8": cv2.COLOR_BGRA2RGB, "mono8": cv2.COLOR_GRAY2RGB}
+IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+JOINTS, AUDIO = "sensor_msgs/msg/JointState", "soma_msgs/msg/Audio"
+TRAJECTORY, POINT = "trajectory_msgs/msg/JointTrajectory", "trajectory_msgs/msg/JointTrajectoryPoint"
+
+
+class ConvertError(ValueError):
+    """A message that does not hold what its type promises; the text says what came and what is allowed."""
+
+
+def seconds(stamp: Any) -> float:
+    """builtin_interfaces Time or Duration -> s."""
+    return stamp.sec + 1e-9 * stamp.nanosec
+
+
+def set_time(stamp: Any, time: float) -> None:
+    """Write s into a Time or Duration, rounded to ns."""
+    stamp.sec, stamp.nanosec = divmod(round(time * 1e9), 1_000_000_000)
+
+
+def header(out: Any, stamp: float, frame: str = "") -> Any:
+    """The message, stamped."""
+    set_time(out.header.stamp, stamp)
+    out.header.frame_id = frame
+    return out
+
+
+# ---- images
+
+
+def to_image(picture: np.ndarray, stamp: float, frame: str) -> Any:
+    """RGB uint8 (H, W, 3) -> Image."""
+    out = header(message(IMAGE)(), stamp, frame)
+    out.height, out.width, out.encoding, out.step = *picture.shape[:2], "rgb8", 3 * picture.shape[1]
+    out.data = np.ascontiguousarray(picture).tobytes()
+    return out
+
+
+def from_image(image: Any) -> np.ndarray:
+    """Image -> RGB uint8 (H, W, 3). Raises ConvertError for another encoding, or too few bytes."""
+    if image.encoding not in CHANNELS:
+        raise ConvertError(f"image encoding {image.encoding!r}: allowed are {', '.join(CHANNELS)}")
+    count, row = CHANNELS[image.encoding], image.width * CHANNELS[image.encoding]
+    data = np.frombuffer(image.data, np.uint8)
+    if image.step < row or len(data) < image.height * image.step or not row or not image.height:
+        raise ConvertError(f"image {image.width}x{image.height} {image.encoding}: {len(data)} bytes, rows of {image.step}")
+    picture = data[: image.height * image.step].reshape(image.height, image.step)[:, :row]
+    picture = picture.reshape(image.height, image.width, count)
+    return cv2.cvtColor(picture, TO_RGB[image.encoding]) if image.encoding in TO_RGB else picture
+
+
+def from_compressed(image: Any) -> np.ndarray:
+    """CompressedImage (JPEG, PNG) -> RGB uint8 (H, W, 3). Raises ConvertError for bytes that are no picture."""
+    data = np.frombuffer(image.data, np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    if picture is None:
+        raise ConvertError(f"compressed image of format {image.format!r}: {len(data)} bytes that are no picture")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+# ---- sound
+
+
+def to_audio(samples: np.ndarray, rate: int, stamp: float, frame: str = "") -> Any:
+    """(n, C) in [-1, 1] -> Audio, stamped with the time of the first sample."""
+    out = header(message(AUDIO)(), stamp, frame)
+    out.sample_rate, out.channels = rate, samples.shape[1]
+    out.data = array("h", np.round(np.clip(samples, -1, 1) * FULL).astype(np.int16).tobytes())
+    return out
+
+
+def from_audio(audio: Any, rate: int, channels: int) -> np.ndarray:
+    """Audio -> (n, C) float32. Raises ConvertError for another rate or number of channels than the robot's."""
+    if audio.sample_rate != rate or audio.channels != channels or len(audio.data) % channels:
+        raise ConvertError(f"audio of {audio.channels} channels at {audio.sample_rate} Hz, {len(audio.data)} samples in all: "
+                           f"{channels} at {rate} Hz are needed")
+    return np.frombuffer(audio.data, np.int16).reshape(-1, channels).astype(np.float32) / FULL
+
+
+# ---- joints
+
+
+def to_joints(state: JointState, names: Sequence[str]) -> Any:
+    """names: of the J joints, then of the gripper, whose position is its opening in m."""
+    out = header(message(JOINTS)(), state.stamp)
+    out.name, out.position = list(names), array("d", [*state.position, state.opening])
+    return out
+
+
+def from_joints(state: Any, names: Sequence[str]) -> JointState:
+    """In the order of `names`, whatever order the message has. Raises ConvertError for a joint that is missing."""
+    known = dict(zip(state.name, state.position))
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise ConvertError(f"joint state without {', '.join(missing)}; it has {', '.join(state.name)}")
+    values = np.array([known[name] for name in names])
+    return JointState(seconds(state.header.stamp), values[:-1], float(values[-1]))
+
+
+def to_trajectory(trajectory: JointTrajectory, names: Sequence[str]) -> Any:
+    """The points behind the stamp; the command that it starts from is the first, at time 0."""
+    start = trajectory.start
+    times = np.array([trajectory.stamp, *trajectory.times])
+    rows = np.column_stack([np.vstack([start.position, trajectory.positions]), [start.opening, *trajectory.openings]])
+    out = header(message(TRAJECTORY)(), trajectory.stamp)
+    out.joint_names = list(names)
+    for time, row in zip(times - trajectory.stamp, rows):
+        point = message(POINT)()
+        point.positions = array("d", row)
+        set_time(point.time_from_start, float(time))
+        out.points.append(point)
+    return out
+
+
+def from_trajectory(trajectory: Any, names: Sequence[str]) -> JointTrajectory | None:
+    """None for one without points, which is a sign of life only. Raises ConvertError for other joints or ragged points."""
+    if not trajectory.points:
+        return None
+    if sorted(trajectory.joint_names) != sorted(names):
+        raise ConvertError(f"trajectory of {', '.join(trajectory.joint_names)}: {', '.join(names)} are needed")
+    lengths = {len(point.positions) for point in trajectory.points}
+    if lengths != {len(names)} or len(trajectory.points) < 2:
+        raise ConvertError(f"trajectory of {len(trajectory.points)} points with {sorted(lengths)} positions: 2 points or "
+                           f"more, each with {len(names)}, are needed")
+    order = [trajectory.joint_names.index(name) for name in names]
+    rows = np.array([point.positions for point in trajectory.points], float)[:, order]
+    stamp = seconds(trajectory.header.stamp)
+    times = stamp + np.array([seconds(point.time_from_start) for point in trajectory.points])
+    return JointTrajectory(JointState(stamp, rows[0, :-1], float(rows[0, -1])), times[1:], rows[1:, :-1], rows[1:, -1])

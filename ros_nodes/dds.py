@@ -1,0 +1,264 @@
+"""A node on ROS 2's wire without a ROS installation, over PyPI's cyclonedds.
+
+Topic and type names, quality of service, type hashes and the graph's bookkeeping are those of ROS 2 Jazzy, so that
+`ros2 topic list`, `ros2 node list` and nodes of rclpy see these nodes as their own kind. Services speak the form of
+rmw_cyclonedds.
+
+Only this machine is reached unless ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET (or CYCLONEDDS_URI) says otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from cyclonedds.core import InstanceState, ReadCondition, SampleState, ViewState, WaitSet
+from cyclonedds.domain import Domain, DomainParticipant
+from cyclonedds.idl import IdlStruct
+from cyclonedds.idl import types as idl
+from cyclonedds.pub import DataWriter
+from cyclonedds.qos import Policy, Qos
+from cyclonedds.sub import DataReader
+from cyclonedds.topic import Topic
+
+from ros_nodes.cdr import HEADER, CdrError, decode, encode
+from ros_nodes.interfaces import Field, fields, message, type_hash
+
+GRAPH = "rmw_dds_common/msg/ParticipantEntitiesInfo"
+CALL = (Field("guid", "uint64"), Field("seq", "int64"))  # before each request and reply, as rmw_cyclonedds writes it
+AT_ONCE = 64  # messages of one topic that are taken before the others have their turn
+LONGEST_WAIT = 0.1  # s
+NEVER = float("inf")
+
+LOCALHOST = """<CycloneDDS><Domain><General><Interfaces><NetworkInterface name="lo"/></Interfaces>
+<AllowMulticast>false</AllowMulticast><MaxMessageSize>65500B</MaxMessageSize></General><Discovery>
+<ParticipantIndex>auto</ParticipantIndex><MaxAutoParticipantIndex>100</MaxAutoParticipantIndex>
+<Peers><Peer Address="localhost"/></Peers></Discovery></Domain></CycloneDDS>"""
+
+
+def quality(kind: str) -> Qos:
+    """How a topic is carried: "sensor" (best effort, the newest five), "reliable" (the last ten), "latched" (reliable, the
+    last one also for those who come later). Raises ValueError for another kind."""
+    last = {"sensor": 5, "reliable": 10, "latched": 1}
+    if kind not in last:
+        raise ValueError(f"quality of service {kind!r}: allowed are {', '.join(last)}")
+    reliable = Policy.Reliability.BestEffort if kind == "sensor" else Policy.Reliability.Reliable(100_000_000)
+    durable = Policy.Durability.TransientLocal if kind == "latched" else Policy.Durability.Volatile
+    return Qos(reliable, durable, Policy.History.KeepLast(last[kind]))
+
+
+# ---- types, as DDS is told of them
+
+
+def dds_type(name: str) -> str:
+    """"sensor_msgs/msg/Image" -> "sensor_msgs::msg::dds_::Image_"."""
+    package, kind, short = name.split("/")
+    return f"{package}::{kind}::dds_::{short}_"
+
+
+def _annotation(f: Field):
+    if "/" in f.kind:
+        one = _nested(f.kind)
+    elif f.kind == "string":
+        one = idl.bounded_str[f.chars] if f.chars else str
+    else:
+        one = bool if f.kind == "bool" else getattr(idl, {"char": "uint8"}.get(f.kind, f.kind))
+    if f.many == "array":
+        return idl.array[one, f.count]
+    return (idl.sequence[one, f.count] if f.count else idl.sequence[one]) if f.many else one
+
+
+def _struct(name: str, more: Mapping[str, Any], before: tuple[Field, ...] = ()) -> type:
+    listed = (*before, *fields(name)) or (Field("structure_needs_at_least_one_member", "uint8"),)
+    body = {"__annotations__": {f.name: _annotation(f) for f in listed}, "__idl_typename__": dds_type(name),
+            "__idl_annotations__": {}, "__idl_field_annotations__": {}}
+    return type(IdlStruct)(name.rpartition("/")[2], (IdlStruct,), body | dict(more))
+
+
+@cache
+def _nested(name: str) -> type:
+    return _struct(name, {})
+
+
+@cache
+def sample_type(name: str, call: bool) -> type:
+    """A type that cyclonedds carries: a sample holds a message as `value`, and with `call` whose call it is as `caller`
+    (guid, seq). Written and read by ros_nodes.cdr; bytes that are no such message give a value of None."""
+
+    def begin(self, value, caller=(0, 0)):
+        self.value, self.caller = value, caller
+
+    def write(self, buffer=None, endianness=None, use_version_2=None):
+        body = encode(self.value, name)
+        return HEADER + struct.pack("<Qq", *self.caller) + body[4:] if call else body
+
+    def read(cls, data, has_header=True, use_version_2=None):
+        try:
+            if not call:
+                return cls(decode(data, name))
+            order = "<" if data[1] else ">"
+            return cls(decode(data[:4] + data[20:], name), struct.unpack(order + "Qq", data[4:20]))
+        except (CdrError, struct.error):
+            return cls(None)
+
+    more = {"__init__": begin, "serialize": write, "deserialize": classmethod(read)}
+    return _struct(name, more, CALL if call else ())
+
+
+# ---- the node
+
+
+class Node:
+    """One node: publishers, subscriptions, services and timers, all served by `spin` in one thread.
+
+    parameters: over those that the node declares. Time is the wall clock's, or /clock's where the parameter use_sim_time
+    is true. Raises ValueError for a name that ROS does not take.
+    """
+
+    def __init__(self, name: str, namespace: str = "/", parameters: Mapping[str, Any] | None = None,
+                 remap: Mapping[str, str] | None = None, domain: int | None = None):
+        if not name.isidentifier():
+            raise ValueError(f"node name {name!r}: letters, digits and underscores are needed, a letter first")
+        self.name, self.namespace = name, "/" + namespace.strip("/")
+        self.given, self.remap = dict(parameters or {}), dict(remap or {})
+        number = int(os.environ.get("ROS_DOMAIN_ID", 0)) if domain is None else domain
+        self.domain = _domain(number)
+        self.participant = DomainParticipant(number, Qos(Policy.Userdata(b"enclave=/;")))
+        self.waiting, self.handlers, self.timers, self.writers, self.readers = WaitSet(self.participant), [], [], [], []
+        self.running, self.sim_time = True, None
+        self.graph = self._writer("ros_discovery_info", GRAPH, quality("latched"))
+        if self.parameter("use_sim_time", False):
+            self.sim_time = 0.0
+            self.subscribe("rosgraph_msgs/msg/Clock", "/clock", self._tick, "sensor")
+
+    # ---- time, parameters, log
+
+    def now(self) -> float:
+        """s."""
+        return time.time() if self.sim_time is None else self.sim_time
+
+    def _tick(self, clock) -> None:
+        self.sim_time = clock.clock.sec + 1e-9 * clock.clock.nanosec
+
+    def parameter(self, name: str, default):
+        """What was given for a parameter, else its default. Raises ValueError for another type than the default's."""
+        value = self.given.get(name, default)
+        wanted = type(default)
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if default is not None and not isinstance(value, wanted):
+            raise ValueError(f"parameter {name}: {wanted.__name__} is needed, got {value!r}")
+        return value
+
+    def log(self, text: str) -> None:
+        print(f"[{self.now():.3f}] [{self.name}] {text}", file=sys.stderr, flush=True)
+
+    # ---- what is sent and received
+
+    def full(self, topic: str) -> str:
+        """A topic or service by its whole name: remapped, "~" for this node's own, relative to the namespace."""
+        topic = self.remap.get(topic, topic)
+        if topic.startswith("~"):
+            topic = f"{self.name}{topic[1:]}"
+        return topic if topic.startswith("/") else f"{self.namespace.rstrip('/')}/{topic}"
+
+    def publisher(self, kind: str, topic: str, qos: str = "reliable") -> Callable[[Any], None]:
+        """A function that sends a message of interface `kind`."""
+        sample, writer = sample_type(kind, False), self._writer("rt" + self.full(topic), kind, quality(qos))
+        self._announce()
+        return lambda value: writer.write(sample(value))
+
+    def subscribe(self, kind: str, topic: str, callback: Callable[[Any], None], qos: str = "reliable") -> None:
+        """callback(message) for each; those that cannot be read are named in the log."""
+        reader = self._reader("rt" + self.full(topic), kind, quality(qos))
+
+        def handle(sample) -> None:
+            if sample.value is None:
+                self.log(f"a message on {self.full(topic)} is no {kind}: passed over")
+            else:
+                callback(sample.value)
+
+        self._attend(reader, handle)
+        self._announce()
+
+    def service(self, kind: str, name: str, answer: Callable[[Any, Any], Any]) -> None:
+        """answer(request, response) -> response, for a service type as "std_srvs/srv/Trigger"."""
+        full, (ask, reply) = self.full(name), (f"{kind}_Request", f"{kind}_Response")
+        reader = self._reader(f"rq{full}Request", ask, quality("reliable"), call=True)
+        writer, sample = self._writer(f"rr{full}Reply", reply, quality("reliable"), call=True), sample_type(reply, True)
+
+        def handle(call) -> None:
+            if call.value is not None:
+                writer.write(sample(answer(call.value, message(reply)()), call.caller))
+
+        self._attend(reader, handle)
+        self._announce()
+
+    def timer(self, period: float, callback: Callable[[], None], once: bool = False) -> None:
+        """callback() each `period` s of the node's time, or once after it."""
+        self.timers.append([NEVER if once else period, self.now() + period, callback])
+
+    def _writer(self, topic: str, kind: str, qos: Qos, call: bool = False) -> DataWriter:
+        writer = DataWriter(self.participant, self._topic(topic, kind, call), qos + _hash(kind))
+        self.writers.append(writer)
+        return writer
+
+    def _reader(self, topic: str, kind: str, qos: Qos, call: bool = False) -> DataReader:
+        reader = DataReader(self.participant, self._topic(topic, kind, call), qos + _hash(kind))
+        self.readers.append(reader)
+        return reader
+
+    def _topic(self, topic: str, kind: str, call: bool) -> Topic:
+        return Topic(self.participant, topic, sample_type(kind, call))
+
+    def _attend(self, reader: DataReader, handle: Callable[[Any], None]) -> None:
+        new = ReadCondition(reader, SampleState.NotRead | ViewState.Any | InstanceState.Any)
+        self.waiting.attach(new)
+        self.handlers.append((reader, new, handle))
+
+    def _announce(self) -> None:
+        """Tell the graph which endpoints belong to this node: what `ros2 node info` reads."""
+        gid = message("rmw_dds_common/msg/Gid")
+        node = message("rmw_dds_common/msg/NodeEntitiesInfo")(self.namespace, self.name)
+        node.reader_gid_seq = [gid(r.guid.bytes) for r in self.readers]
+        node.writer_gid_seq = [gid(w.guid.bytes) for w in self.writers[1:]]
+        self.graph.write(sample_type(GRAPH, False)(message(GRAPH)(gid(self.participant.guid.bytes), [node])))
+
+    # ---- running
+
+    def spin(self, until: Callable[[], bool] | None = None) -> None:
+        """Serve what comes in and the timers, until `stop` is called or `until()` holds."""
+        while self.running and not (until is not None and until()):
+            self.spin_once(LONGEST_WAIT)
+
+    def spin_once(self, timeout: float) -> None:
+        due = min((next for _, next, _ in self.timers), default=NEVER) if self.sim_time is None else NEVER
+        self.waiting.wait(round(1e9 * max(0.0, min(timeout, due - time.time()))))
+        for reader, new, handle in self.handlers:
+            for sample in reader.take(AT_ONCE, condition=new):
+                if hasattr(sample, "value"):
+                    handle(sample)
+        for timer in [t for t in self.timers if self.now() >= t[1]]:
+            timer[1] = max(timer[1] + timer[0], self.now())
+            timer[2]()
+        self.timers = [timer for timer in self.timers if timer[1] < NEVER]
+
+    def stop(self) -> None:
+        self.running = False
+
+
+def _hash(kind: str) -> Qos:
+    return Qos(Policy.Userdata(f"typehash={type_hash(kind)};".encode()))
+
+
+@cache
+def _domain(number: int) -> Domain | None:
+    """The domain with its network settings, made once a process; None where CYCLONEDDS_URI or ROS say how."""
+    if "CYCLONEDDS_URI" in os.environ or os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST") != "LOCALHOST":
+        return None
+    return Domain(number, LOCALHOST)

@@ -1,0 +1,161 @@
+"""The supervisor (policies/safety.py) as a process of its own between whoever decides and the robot."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import mujoco
+
+from envs.arm import ARMS
+from envs.collision import Body
+from policies.safety import Command, Limits, Supervisor
+from ros_nodes import convert
+from ros_nodes.arguments import run
+from ros_nodes.interfaces import message
+from ros_nodes.sim_node import NAMES
+
+OK, WARN, ERROR = 0, 1, 2  # diagnostic_msgs/DiagnosticStatus
+
+
+class SafetyNode:
+    """Takes trajectories on /agent/trajectory, gives joint commands on /joint_commands, one each `tick` s.
+
+    Parameters: arm, margin (rad), share (of the arm's speeds), workspace (x, y, z least, then most; m; none without),
+    model (MJCF file of the robot, against touching itself and the geoms named in `fixed`), patience and oldest (s),
+    force (N), tick (s), lockstep (commands of a whole `period` at each sign of life), log (file that events are added to).
+    /emergency_stop (std_msgs/Bool, true) stops at once and latches; ~/release (std_srvs/Trigger, or std_msgs/Empty on the
+    topic of that name) ends it. /robot_reset (std_msgs/Empty): the robot was put elsewhere, and is taken as it is found.
+    """
+
+    def __init__(self, node):
+        self.node = node
+        self.arm = ARMS[node.parameter("arm", "panda")]
+        box, force = node.parameter("workspace", []), node.parameter("force", 0.0)
+        self.limits = Limits.of(self.arm, node.parameter("margin", 0.0), node.parameter("share", 1.0),
+                                workspace=(tuple(box[:3]), tuple(box[3:])) if box else None,
+                                patience=node.parameter("patience", 0.15), oldest=node.parameter("oldest", 1.0),
+                                force=force or float("inf"))
+        model, fixed = node.parameter("model", ""), node.parameter("fixed", [])
+        self.touches = None
+        if model:
+            self.touches = Body(mujoco.MjModel.from_xml_path(model), NAMES[:-1], self.arm.home, fixed)
+        self.tick, self.lockstep = node.parameter("tick", 0.01), node.parameter("lockstep", False)
+        self.ticks = round(node.parameter("period", 0.1) / self.tick) if self.lockstep else 1
+        log = node.parameter("log", "")
+        self.log = Path(log).open("a") if log else None
+        self.supervisor: Supervisor | None = None
+        self.answered, self.sent, self.moved = -1.0, None, False
+        self.commands = node.publisher(convert.TRAJECTORY, "/joint_commands", "reliable")
+        self.diagnostics = node.publisher("diagnostic_msgs/msg/DiagnosticArray", "/diagnostics", "reliable")
+        node.subscribe(convert.JOINTS, "/joint_states", self.joints, "reliable")
+        node.subscribe(convert.TRAJECTORY, "/agent/trajectory", self.trajectory, "reliable")
+        node.subscribe("std_msgs/msg/Bool", "/emergency_stop", self.emergency, "reliable")
+        node.subscribe("std_msgs/msg/Empty", "/robot_reset", self.put_elsewhere, "reliable")
+        node.subscribe("std_msgs/msg/Empty", "~/release", lambda _: self.release(), "reliable")
+        node.service("std_srvs/srv/Trigger", "~/release", self.release_asked)
+        if not self.lockstep:
+            node.timer(self.tick, lambda: self.advance(node.now()))
+        node.timer(1.0, self.report)
+
+    # ---- what comes in
+
+    def joints(self, state) -> None:
+        try:
+            measured = convert.from_joints(state, NAMES)
+            if self.supervisor is None:
+                self.supervisor = Supervisor(self.arm, self.limits, measured, self.tick, self.touches)
+            if self.moved:
+                self.supervisor.anchor(measured)
+                self.moved = False
+            self.supervisor.observe(measured)
+        except ValueError as error:
+            self.node.log(f"joint state passed over: {error}")
+
+    def trajectory(self, asked) -> None:
+        if self.supervisor is None:
+            return
+        stamp = convert.seconds(asked.header.stamp)
+        now = stamp if self.lockstep else self.node.now()
+        if self.lockstep and stamp == self.answered:
+            self.commands(self.sent)  # asked once more
+            return
+        try:
+            proposal = convert.from_trajectory(asked, NAMES)
+            if proposal is None:
+                self.supervisor.beat(now)
+            else:
+                self.supervisor.propose(proposal, now)
+        except ValueError as error:
+            self.node.log(f"trajectory passed over: {error}")
+            self.supervisor.beat(now)
+        if self.lockstep:
+            self.answered = stamp
+            self.advance(now)
+
+    def put_elsewhere(self, _) -> None:
+        self.moved, self.answered = True, -1.0
+
+    def emergency(self, pressed) -> None:
+        if pressed.data and self.supervisor is not None:
+            self.supervisor.stop(self.node.now(), "emergency stop")
+
+    def release(self) -> None:
+        if self.supervisor is not None:
+            self.supervisor.release(self.node.now())
+
+    def release_asked(self, request, response):
+        self.release()
+        response.success = self.supervisor is not None
+        response.message = "released" if response.success else "no joint state has come yet"
+        return response
+
+    # ---- what goes out
+
+    def advance(self, now: float) -> None:
+        """Command the coming tick, or in lock-step the coming control period."""
+        if self.supervisor is None:
+            return
+        for k in range(self.ticks):
+            if self.lockstep:
+                self.supervisor.beat(now + k * self.tick)  # time stands still until the agent has answered
+            command = self.supervisor.step(now + k * self.tick)
+            self.note(command)
+        self.sent = self.as_message(command, now)
+        self.commands(self.sent)
+
+    def as_message(self, command: Command, now: float):
+        out, point = convert.header(message(convert.TRAJECTORY)(), now), message(convert.POINT)()
+        out.joint_names = list(NAMES)
+        point.positions.extend([*command.motion.q, command.opening])
+        point.velocities.extend([*command.motion.dq, 0.0])
+        point.accelerations.extend([*command.motion.ddq, 0.0])
+        convert.set_time(point.time_from_start, self.ticks * self.tick)
+        out.points = [point]
+        return out
+
+    def note(self, command: Command) -> None:
+        for event in command.events:
+            self.node.log(f"{event.kind}: {event.detail}")
+            if self.log is not None:
+                self.log.write(json.dumps(event._asdict()) + "\n")
+                self.log.flush()
+
+    def report(self) -> None:
+        status, supervisor = message("diagnostic_msgs/msg/DiagnosticStatus")(), self.supervisor
+        trouble = "no joint state has come yet" if supervisor is None else supervisor.stopped or supervisor.trouble
+        stopped = supervisor is not None and bool(supervisor.stopped)
+        status.name, status.message = f"{self.node.name}: supervisor", trouble or "following"
+        status.level = ERROR if stopped else WARN if trouble else OK
+        out = convert.header(message("diagnostic_msgs/msg/DiagnosticArray")(), self.node.now())
+        out.status = [status]
+        self.diagnostics(out)
+
+
+def main() -> int:
+    return run("safety", SafetyNode, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,147 @@
+"""The tabletop as a robot: its sensors as topics, its joints driven by commands, its clock on /clock.
+
+In lock-step each control period waits for its command, so that an episode goes as fast as it can and the same each time;
+otherwise the world runs at the wall clock's pace, commanded or not.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+
+from agent.spec import AUDIO, IMAGES, TASK
+from envs.arm import JointState
+from envs.tabletop.env import TabletopEnv
+from ros_nodes import convert
+from ros_nodes.arguments import run
+from ros_nodes.interfaces import message
+
+NAMES = (*(f"joint_{i}" for i in range(1, 8)), "gripper")
+SETTLE = 0.3  # s of the wall clock between a new episode and its first observation: all have heard of it by then
+AGAIN = 1.0  # s of the wall clock after which an observation that nobody answered is sent once more
+SLACK = 1e-3  # s
+
+
+class SimNode:
+    """Parameters: task, split, seed (of the first episode), episodes (0: until stopped), instruct, lockstep."""
+
+    def __init__(self, node):
+        self.node = node
+        self.lockstep, self.episodes = node.parameter("lockstep", False), node.parameter("episodes", 0)
+        self.seed, self.done, self.results = node.parameter("seed", 1000), False, []
+        self.env = TabletopEnv(node.parameter("task", "pick_up"), node.parameter("split", "new_scenes"), "joint_position",
+                               node.parameter("instruct", "text"), lazy_images=True)
+        self.clock = node.publisher("rosgraph_msgs/msg/Clock", "/clock", "reliable")
+        self.joints = node.publisher(convert.JOINTS, "/joint_states", "reliable")
+        self.cameras = {name: node.publisher(convert.IMAGE, f"/camera/{name}/image_raw", "reliable")
+                        for name in self.env.robot_spec.cameras}
+        self.audio = node.publisher(convert.AUDIO, "/audio", "reliable")
+        self.instruction = node.publisher("std_msgs/msg/String", "/instruction", "latched")
+        self.episode = node.publisher("std_msgs/msg/String", "/episode", "latched")
+        self.put_elsewhere = node.publisher("std_msgs/msg/Empty", "/robot_reset", "reliable")
+        node.subscribe(convert.TRAJECTORY, "/joint_commands", self.command, "reliable")
+        node.service("std_srvs/srv/Trigger", "~/reset", self.reset_asked)
+        self.start = 0.0  # the clock's time (s) at which the running episode began
+        self.reset()
+        node.timer(AGAIN if self.lockstep else self.env.period, self.again if self.lockstep else self.tick)
+
+    # ---- episodes
+
+    def reset(self) -> None:
+        """Begin the next episode, half a second after the last one on the clock, which never goes back."""
+        self.start = self.now + 0.5 if self.results else 0.0
+        self.obs, _ = self.env.reset(seed=self.seed + len(self.results))
+        self.target = np.append(self.env.command.position, self.env.command.opening)
+        self.done = True  # until it begins
+        self.tell("running")
+        self.put_elsewhere(message("std_msgs/msg/Empty")())
+        self.say(self.obs[TASK])
+        self.node.timer(SETTLE, self.begin, once=True)
+
+    def begin(self) -> None:
+        self.done = False
+        self.send()
+
+    def reset_asked(self, request, response):
+        self.reset()
+        response.success, response.message = True, self.env.instruction
+        return response
+
+    def finish(self, success: bool) -> None:
+        self.results.append(success)
+        self.done = True
+        self.tell("success" if success else "failure")
+        self.node.log(f"{self.env.task.name} {self.seed + len(self.results) - 1}: {'success' if success else 'failure'}")
+        if self.episodes and len(self.results) >= self.episodes:
+            self.node.log(f"{sum(self.results)} of {len(self.results)} episodes succeeded")
+            self.node.timer(SETTLE, self.node.stop, once=True)
+        else:
+            self.reset()
+
+    def tell(self, state: str) -> None:
+        about = {"state": state, "task": self.env.task.name, "seed": self.seed + len(self.results) - self.done,
+                 "instruction": self.env.instruction, "successes": sum(self.results), "episodes": len(self.results)}
+        self.episode(message("std_msgs/msg/String")(json.dumps(about)))
+
+    def say(self, text: str) -> None:
+        self.instruction(message("std_msgs/msg/String")(text))
+
+    # ---- one control period
+
+    @property
+    def now(self) -> float:
+        return self.start + self.env.time if hasattr(self.env, "world") else 0.0
+
+    def send(self) -> None:
+        """All that is sensed now, the joints last: who has them has all."""
+        now, clock = self.now, message("rosgraph_msgs/msg/Clock")()
+        convert.set_time(clock.clock, now)
+        self.clock(clock)
+        for key, picture in self.env.images().items():
+            self.cameras[key.removeprefix(IMAGES)](convert.to_image(picture, now, key.removeprefix(IMAGES)))
+        sound = self.obs[AUDIO]
+        self.audio(convert.to_audio(sound, self.env.robot_spec.sample_rate, now - self.env.period, "microphones"))
+        measured = self.env.measured
+        self.joints(convert.to_joints(JointState(now, measured.position, measured.opening), NAMES))
+
+    def command(self, trajectory) -> None:
+        """The joint target for the period that its last point ends."""
+        try:
+            rows = trajectory.points[-1].positions
+            order = [list(trajectory.joint_names).index(name) for name in NAMES]
+            target = np.array([rows[i] for i in order])
+        except (IndexError, ValueError):
+            self.node.log("a command without all joints: passed over")
+            return
+        end = convert.seconds(trajectory.header.stamp) + convert.seconds(trajectory.points[-1].time_from_start)
+        if not np.isfinite(target).all():
+            self.node.log("a command that is not finite: passed over")
+        elif not self.lockstep:
+            self.target = target
+        elif abs(end - self.now - self.env.period) < SLACK and not self.done:
+            self.target = target
+            self.tick()
+
+    def tick(self) -> None:
+        if self.done:
+            return
+        self.obs, _, terminated, truncated, info = self.env.step(self.target)
+        if terminated or truncated:
+            self.finish(bool(info["success"]))
+        else:
+            self.send()
+
+    def again(self) -> None:
+        """In lock-step somebody may have come too late for an observation."""
+        if not self.done:
+            self.send()
+
+
+def main() -> int:
+    return run("sim", SimNode, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

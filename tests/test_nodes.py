@@ -1,0 +1,192 @@
+"""The nodes on the wire, without ROS: messages and arrays, the command line, and real processes that talk to each other."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from array import array
+
+import cv2
+import numpy as np
+import pytest
+
+from envs.arm import PANDA, JointState, JointTrajectory
+from ros_nodes import convert
+from ros_nodes.arguments import ArgumentError, read
+from ros_nodes.convert import ConvertError
+from ros_nodes.interfaces import message
+
+NAMES = (*(f"joint_{i}" for i in range(1, 8)), "gripper")
+
+
+# ---- messages and arrays
+
+
+@pytest.mark.parametrize("encoding, code", [("rgb8", None), ("bgr8", cv2.COLOR_RGB2BGR), ("rgba8", cv2.COLOR_RGB2RGBA),
+                                            ("bgra8", cv2.COLOR_RGB2BGRA)])
+def test_pictures_of_each_encoding_come_out_as_rgb(encoding, code):
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 255, (5, 7, 3), dtype=np.uint8)
+    image = convert.to_image(picture, 1.25, "front")
+    assert (image.header.stamp.sec, image.header.stamp.nanosec) == (1, 250_000_000)
+    stored = picture if code is None else cv2.cvtColor(picture, code)
+    padded = np.concatenate([stored.reshape(5, -1), np.zeros((5, 4), np.uint8)], 1)
+    image.encoding, image.step, image.data = encoding, padded.shape[1], padded.tobytes()
+    np.testing.assert_array_equal(convert.from_image(image), picture)
+
+
+def test_what_is_no_picture_is_named():
+    image = convert.to_image(np.zeros((4, 4, 3), np.uint8), 0.0, "front")
+    image.data = image.data[:-1]
+    with pytest.raises(ConvertError, match="4x4 rgb8: 47 bytes"):
+        convert.from_image(image)
+    image.encoding = "yuv422"
+    with pytest.raises(ConvertError, match="'yuv422': allowed are rgb8"):
+        convert.from_image(image)
+    with pytest.raises(ConvertError, match="3 bytes that are no picture"):
+        convert.from_compressed(message(convert.COMPRESSED)(format="jpeg", data=b"abc"))
+    jpeg = cv2.imencode(".png", np.full((3, 3, 3), (0, 0, 250), np.uint8))[1].tobytes()
+    assert convert.from_compressed(message(convert.COMPRESSED)(data=jpeg))[0, 0].tolist() == [250, 0, 0]
+
+
+def test_sound_keeps_its_samples_and_names_another_rate():
+    samples = np.random.default_rng(0).uniform(-1, 1, (50, 2)).astype(np.float32)
+    audio = convert.to_audio(samples, 16000, 0.5)
+    np.testing.assert_allclose(convert.from_audio(audio, 16000, 2), samples, atol=2e-5)
+    with pytest.raises(ConvertError, match="2 channels at 16000 Hz.*1 at 8000 Hz"):
+        convert.from_audio(audio, 8000, 1)
+
+
+def test_joints_come_in_any_order():
+    state = JointState(2.0, np.arange(7) / 10, 0.04)
+    sent = convert.to_joints(state, NAMES)
+    sent.name, sent.position = sent.name[::-1], array("d", sent.position[::-1])
+    back = convert.from_joints(sent, NAMES)
+    assert back.stamp == 2.0 and back.opening == 0.04
+    np.testing.assert_array_equal(back.position, state.position)
+    sent.name[0] = "nose"
+    with pytest.raises(ConvertError, match="without gripper; it has nose"):
+        convert.from_joints(sent, NAMES)
+
+
+def trajectory(stamp=1.0, points=3) -> JointTrajectory:
+    rng = np.random.default_rng(1)
+    start = JointState(stamp, np.array(PANDA.home), 0.08)
+    return JointTrajectory(start, stamp + np.arange(1, points + 1) / 10, rng.normal(size=(points, 7)), rng.random(points))
+
+
+def test_a_trajectory_comes_back_as_it_was():
+    sent = convert.to_trajectory(trajectory(), NAMES)
+    back = convert.from_trajectory(sent, NAMES)
+    for name in ("times", "positions", "openings"):
+        np.testing.assert_allclose(getattr(back, name), getattr(trajectory(), name), atol=1e-9)
+    np.testing.assert_array_equal(back.start.position, trajectory().start.position)
+    assert convert.from_trajectory(message(convert.TRAJECTORY)(), NAMES) is None
+    sent.points[1].positions.pop()
+    with pytest.raises(ConvertError, match=r"4 points with \[7, 8\] positions"):
+        convert.from_trajectory(sent, NAMES)
+    with pytest.raises(ConvertError, match="elbow"):
+        convert.from_trajectory(convert.to_trajectory(trajectory(), [*NAMES[:-1], "elbow"]), NAMES)
+
+
+def test_a_command_line_as_ros_has_it():
+    words = "--ros-args -p task:=reach -p tick:=0.02 -p fixed:=[a,b] -r /audio:=/ears --remap __ns:=/left".split()
+    assert read(words) == ({"task": "reach", "tick": 0.02, "fixed": ["a", "b"]}, {"/audio": "/ears"}, "/left")
+    with pytest.raises(ArgumentError, match="-p task=reach: allowed are -p NAME:=VALUE"):
+        read(["-p", "task=reach"])
+
+
+# ---- processes
+
+pytest.importorskip("cyclonedds", reason="cyclonedds is not installed: pip install 'soma-agent[ros]'")
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """Starts nodes in a domain of this test's own; all are gone at its end."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(os.getpid() % 100 + 100 * (os.getpid() // 100 % 2)))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    started = []
+
+    def start(module: str, **parameters) -> subprocess.Popen:
+        words = [w for name, value in parameters.items() for w in ("-p", f"{name}:={value}")]
+        started.append(subprocess.Popen([sys.executable, "-m", f"ros_nodes.{module}", "--ros-args", *words],
+                                        stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_three_processes_complete_a_task(processes):
+    """Simulated robot, supervisor and agent: told in words, the shipped weights press the buttons that are named."""
+    safety = processes("safety_node", lockstep="true")
+    agent = processes("agent_node", lockstep="true")
+    sim = processes("sim_node", lockstep="true", task="press_button", episodes=3)
+    _, said = sim.communicate(timeout=120)
+    assert sim.returncode == 0
+    assert said.count("success") >= 1 and "of 3 episodes succeeded" in said
+    for process in (agent, safety):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 0
+
+
+def driven(node, seconds: float, send) -> list:
+    """Commands of the supervisor (time, positions, velocities) while `send(now)` drives it at 50 Hz."""
+    commands = []
+    node.subscribe(convert.TRAJECTORY, "/joint_commands", lambda c: commands.append(
+        (time.time(), np.array(c.points[0].positions[:7]), np.array(c.points[0].velocities[:7]))), "reliable")
+    node.timer(0.02, lambda: send(node.now()))
+    end = time.time() + seconds
+    node.spin(lambda: time.time() > end)
+    return commands
+
+
+@pytest.mark.parametrize("fault", ["silence", "emergency stop", "nan"])
+def test_the_supervisor_stops_a_robot_in_motion(processes, fault, tmp_path):
+    """Whoever decides falls silent, somebody presses the button, or NaN is asked for, while the arm swings: judged by the
+    commands on the wire, the limits hold and the arm stands soon. A stop latches until it is released."""
+    from ros_nodes.dds import Node
+
+    log = tmp_path / "safety.jsonl"
+    processes("safety_node", log=log, share=0.5)
+    node, begin, fault_at = Node("driver"), None, 1.2
+    joints = node.publisher(convert.JOINTS, "/joint_states")
+    wishes = node.publisher(convert.TRAJECTORY, "/agent/trajectory")
+    button = node.publisher("std_msgs/msg/Bool", "/emergency_stop")
+    last, home = {"q": np.array(PANDA.home)}, np.array(PANDA.home)
+    node.subscribe(convert.TRAJECTORY, "/joint_commands", lambda c: last.update(q=np.array(c.points[0].positions[:7])))
+
+    def send(now):
+        nonlocal begin
+        joints(convert.to_joints(JointState(now, last["q"], 0.08), NAMES))
+        if last["q"] is not home and begin is None and not np.array_equal(last["q"], home):
+            begin = now
+        since = 0.0 if begin is None else now - begin
+        goal = home + np.array([2.0, 0, 0, 0, 0, 0, 0])
+        wish = JointTrajectory(JointState(now, last["q"], 0.08), now + np.array([2.5]), goal[None], np.array([0.08]))
+        sent = convert.to_trajectory(wish, NAMES)
+        if since > fault_at and fault == "nan":
+            sent.points[1].positions[0] = float("nan")
+        if since > fault_at and fault == "emergency stop":
+            button(message("std_msgs/msg/Bool")(True))
+        if since <= fault_at or fault != "silence":
+            wishes(sent)
+
+    commands = driven(node, 6.0, send)
+    times, q, dq = (np.array(x) for x in zip(*commands))
+    assert begin is not None and dq[:, 0].max() > 0.3
+    assert (np.abs(dq) <= 0.5 * PANDA.dq_max + 1e-6).all()
+    assert (np.abs(np.diff(dq, axis=0)) <= 0.5 * PANDA.ddq_max * 0.01 + 1e-6).all()
+    still = times[-1] if fault == "nan" else times[np.flatnonzero(np.abs(dq).max(1) > 1e-6)[-1]]
+    said = log.read_text()
+    if fault == "nan":  # refused: the trajectory before is followed to its end
+        assert "NaN" in said and abs(q[-1, 0] - 2.0) < 1e-3
+    else:
+        assert still - begin - fault_at < 0.15 + 0.3
+        assert {"silence": "no sign of life", "emergency stop": "emergency stop"}[fault] in said
+    assert all(set(json.loads(line)) == {"time", "kind", "detail"} for line in said.splitlines())

@@ -1,0 +1,88 @@
+"""Sensors brought together by their stamps: what belongs together is found, what is late or missing is named."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.perception import Senses, Stale
+from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME
+from tests.tiny import tiny_spec
+
+FRONT, WRIST, RATE = IMAGES + "front", IMAGES + "wrist", 16000
+
+
+def picture(number: int) -> np.ndarray:
+    return np.full((2, 2, 3), number, np.uint8)
+
+
+def sensing(front=(0.0,), wrist=(0.0,), state=(0.0,), heard: float = 10.0) -> Senses:
+    senses = Senses(tiny_spec(), tolerance=0.05, oldest=0.3)
+    for key, stamps in ((FRONT, front), (WRIST, wrist)):
+        for stamp in stamps:
+            senses.sense(key, stamp, picture(round(20 * stamp)))
+    for stamp in state:
+        senses.sense(STATE, stamp, np.full(7, stamp))
+    senses.hear(0.0, np.arange(round(heard * RATE), dtype=np.float32)[:, None].repeat(2, 1))
+    return senses
+
+
+def test_an_observation_is_of_one_time_and_has_the_sound_up_to_it():
+    """The slowest camera says when; of the others the nearest sample counts, not the newest."""
+    senses = sensing(front=(0.0, 0.1, 0.2), wrist=(0.0, 0.11), state=np.arange(0, 0.3, 0.01))
+    senses.instruct("go")
+    obs = senses.observation(0.25)
+    assert obs[TIME] == 0.11 and obs[TASK] == "go"
+    assert obs[FRONT][0, 0, 0] == obs[WRIST][0, 0, 0] == 2
+    np.testing.assert_allclose(obs[STATE], 0.11)
+    np.testing.assert_array_equal(obs[AUDIO][:, 0], np.arange(0.11 * RATE))
+    senses.sense(WRIST, 0.21, picture(21))
+    np.testing.assert_array_equal(senses.observation(0.25)[AUDIO][:, 1], np.arange(0.11 * RATE, 0.21 * RATE))
+
+
+@pytest.mark.parametrize("senses, now, sensor", [
+    (Senses(tiny_spec()), 0.0, STATE),
+    (sensing(wrist=()), 0.0, WRIST),
+    (sensing(front=(0.0, 1.0), state=(0.0, 1.0)), 1.0, WRIST),
+    (sensing(front=(0.0, 0.2), wrist=(0.1,), state=(0.1,)), 0.2, FRONT),
+    (sensing(heard=0.0), 0.0, None),
+    (sensing(front=(0.2,), wrist=(0.2,), state=(0.2,), heard=0.05), 0.2, AUDIO),
+])
+def test_what_is_late_or_missing_is_named(senses, now, sensor):
+    if sensor is None:
+        assert len(senses.observation(now)[AUDIO]) == 0
+        return
+    with pytest.raises(Stale) as stale:
+        senses.observation(now)
+    assert stale.value.sensor == sensor and str(stale.value).startswith(sensor)
+
+
+def test_a_clock_that_goes_back_begins_anew():
+    senses = sensing(front=(5.0,), wrist=(5.0,), state=(5.0,))
+    for key, value in ((FRONT, picture(1)), (WRIST, picture(2)), (STATE, np.zeros(7))):
+        senses.sense(key, 0.1, value)
+    assert senses.newest() == 0.1
+
+
+@given(st.lists(st.tuples(st.integers(-300, 300), st.integers(1, 500)), min_size=1, max_size=20))
+def test_sound_keeps_its_time_through_gaps_and_overlaps(pieces):
+    """Each sample that is taken is the one that was heard then, or silence."""
+    senses, truth, end = Senses(tiny_spec()), {}, 1000
+    for shift, length in pieces:
+        start = max(1000, end + shift)
+        samples = np.arange(start, start + length, dtype=np.float32)
+        senses.hear(start / RATE, samples[:, None].repeat(2, 1))
+        truth |= {int(s): s for s in samples}
+        end = max(end, start + length)
+    first = round(senses.sound_from * RATE)
+    taken = senses.take_sound(end / RATE)[:, 0]
+    assert len(taken) == end - first
+    assert all(value in (0.0, truth.get(first + i)) for i, value in enumerate(taken))
+    if all(shift >= 0 for shift, _ in pieces):
+        assert (taken != 0).sum() == len(truth)
+
+
+def test_complete_means_that_all_of_a_time_is_there():
+    senses = sensing(front=(0.0, 0.1), wrist=(0.0, 0.1), state=(0.0, 0.1), heard=0.1)
+    assert senses.complete(0.1) and not senses.complete(0.2)
+    assert not sensing(front=(0.1,), wrist=(0.1,), state=(0.1,), heard=0.09).complete(0.1)
