@@ -1,6 +1,8 @@
 """The stages as a user runs them, small: demonstrations, training with rounds of practice, an episode."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,6 +59,26 @@ def test_a_sense_more_is_recorded_learned_and_acted_on(tmp_path):
     obs, _ = env.reset(seed=0)
     policy.reset(env.robot_spec, 0)
     assert policy.act(obs).actions.shape == (model.horizon, 5)
+
+
+def test_the_shipped_weights_learn_from_data_of_another_robot(tmp_path):
+    """Another rate, one camera, four state and four action values, no sound, written by lerobot: what fits of pocket is
+    taken over, and the result acts as that robot does."""
+    elsewhere = Path(__file__).parent / "data" / "metaworld_v3"
+    shutil.copytree(elsewhere, tmp_path / "data")
+    words = [f"data={tmp_path / 'data'}", "init=pocket", f"out={tmp_path / 'out'}", "threads=1", "stage.schedule.steps=2",
+             "stage.schedule.workers=0", "stage.batch=2"]
+    model, processor, _ = checkpoint.load(train(settings.compose("train", words)))
+    reader = DemoReader(elsewhere)
+    assert model.spec == reader.spec and model.spec.control_hz == 80 and model.audio is None
+    before = checkpoint.load("pocket")[0].vision.stem[0].weight
+    assert (model.vision.stem[0].weight - before).abs().max() < 0.01
+    frame = reader.frames("observation.images.corner", [0])[0]
+    policy = MMLLMPolicy(model, processor)
+    policy.reset(reader.spec, 0)
+    chunk = policy.act({"observation.images.corner": frame, "observation.state": reader.columns()["observation.state"][0],
+                        "task": reader.episodes[0].task, "timestamp": 0.0})
+    assert chunk.actions.shape == (model.horizon, 4) and chunk.hz == 80
 
 
 def test_practice_has_its_share():
