@@ -50,7 +50,8 @@ class EmbodiedModel(nn.Module):
     """Hears, sees, feels, reads and acts. Arguments that are callables are partials: the widths are given here.
 
     vision: image encoder, shared by the cameras. projectors: camera -> input projector. senses: encoders of other
-    low-dimensional senses by name; what the robot does not have is left out. audio, speech: None for a deaf agent. horizon: actions a chunk. memory: sound tokens (5 a second) that are remembered.
+    low-dimensional senses by name; what the robot does not have is left out. audio, speech: None for a deaf agent,
+    and left out where the robot has no microphones. horizon: actions a chunk. memory: sound tokens (5 a second) that are remembered.
     """
 
     def __init__(self, spec: Spec, vocabulary: int, image_size: int, horizon: int, memory: int,
@@ -73,9 +74,10 @@ class EmbodiedModel(nn.Module):
         self.state_in = nn.Linear(self.proprio.width, width)
         sizes = {name: len(spec.senses[name]) for name in senses or {} if name in spec.senses}
         self.senses = nn.ModuleDict({name: Sense(senses[name], size, width) for name, size in sizes.items()})
-        self.audio = audio(channels=len(spec.microphones), sample_rate=spec.sample_rate) if audio else None
-        self.audio_in = nn.Linear(self.audio.width, width) if audio else None
-        self.speech = speech(vocabulary=vocabulary, sample_rate=spec.sample_rate) if speech else None
+        ears = bool(spec.microphones)
+        self.audio = audio(channels=len(spec.microphones), sample_rate=spec.sample_rate) if audio and ears else None
+        self.audio_in = nn.Linear(self.audio.width, width) if self.audio else None
+        self.speech = speech(vocabulary=vocabulary, sample_rate=spec.sample_rate) if speech and ears else None
         self.spoken = SpokenText()
         self.kinds = nn.ParameterDict({name: nn.Parameter(0.02 * torch.randn(width))
                                        for name in [*spec.cameras, "state", "audio", "act", *sizes]})

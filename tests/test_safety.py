@@ -228,3 +228,15 @@ def test_a_body_names_what_the_model_does_not_have():
         Body(env.world.model, ["nose"], [0.0])
     with pytest.raises(ValueError, match="geom 'wall': the model has .*table"):
         Body(env.world.model, JOINTS, PANDA.home, fixed=("wall",))
+
+
+def test_a_robot_that_was_put_elsewhere_stands_there_and_a_stop_stays():
+    supervisor = moving()
+    supervisor.stop(0.6, "button")
+    elsewhere = JointState(0.7, HOME.position + 0.1, 0.02)
+    supervisor.anchor(elsewhere)
+    commands = run(supervisor, 0.3, start=0.7)
+    assert (states(commands)[0] == elsewhere.position).all() and commands[-1].opening == 0.02
+    assert not supervisor.propose(proposal(1.0, elsewhere.position), 1.0)
+    supervisor.release(1.0)
+    assert supervisor.propose(proposal(1.0, elsewhere.position), 1.0)
