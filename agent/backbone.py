@@ -23,12 +23,15 @@ class Thought(NamedTuple):
     keys: list[Tensor]  # L of (B, G, T, D), rotated to their positions
     values: list[Tensor]  # L of (B, G, T, D)
 
-    def repeat(self, times: int) -> "Thought":
-        """Each row `times` times, neighbours together."""
-        if times == 1:
-            return self
-        keys, values = ([x.repeat_interleave(times, 0) for x in part] for part in (self.keys, self.values))
-        return Thought(self.hidden.repeat_interleave(times, 0), keys, values)
+    def parts(self, index: Tensor) -> "Thought":
+        """The tokens `index` (B, K, W) of each row, K rows from one: (B K, W)."""
+
+        def pick(x: Tensor) -> Tensor:  # (B, G, T, D)
+            places = index[:, :, None, :, None].expand(-1, -1, x.shape[1], -1, x.shape[3])
+            return x[:, None].expand(-1, index.shape[1], -1, -1, -1).gather(3, places).flatten(0, 1)
+
+        keys, values = ([pick(x) for x in part] for part in (self.keys, self.values))
+        return Thought(pick(self.hidden[:, None])[:, 0], keys, values)
 
 
 def pocket(vocabulary: int, width: int = 160, depth: int = 4, heads: int = 4, feed: int = 416) -> PreTrainedModel:

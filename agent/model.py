@@ -12,7 +12,7 @@ token that ends their name (phrase grounding, as in MDETR, Kamath et al. 2021), 
 text before it is decided what to go for. On the robot K is 1, and nothing but the instruction is asked.
 
 Legend: B samples, K decisions, R = B K rows, N memory tokens, M body tokens, L text tokens, Q queries, T tokens of a
-row, D width.
+row, W of N that it remembers, D width.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ TOOL = ("tool_x", "tool_y", "tool_z")  # names in Spec.state, m, base frame
 class Mind(NamedTuple):
     """A batch after the backbone."""
 
-    thought: Thought  # (R, N + T)
-    visible: Tensor  # (R, 1, N + T) bool: what each <act> token may read
+    thought: Thought  # (R, W + T)
+    visible: Tensor  # (R, 1, W + T) bool: what each <act> token may read
     positions: Tensor  # (R, 1) of the <act> tokens
     act: Tensor  # (B, K, D): the instruction's <act> tokens
     goal: Goal  # of the instruction (first), the queries, and the things that the instruction mentions
@@ -143,10 +143,10 @@ class EmbodiedModel(nn.Module):
         shape = body.shape[:2]
         asks, asks_seen = self.asks(text, text_seen, batch)
         heard = batch.heard if batch.heard is not None else batch.known.new_zeros(shape, dtype=torch.int64)
-        layout = Layout(memory.shape[1], body.shape[2], tuple(ask.shape[2] for ask in asks))
-        visible = layout.visible(heard, body_seen, asks_seen, self.memory, batch.absent.get("audio"))
+        layout = Layout(min(memory.shape[1], self.memory), body.shape[2], tuple(ask.shape[2] for ask in asks))
+        visible = layout.visible(heard, body_seen, asks_seen, batch.absent.get("audio"))
         positions = layout.positions(heard, asks_seen)
-        past = self.recall(memory, layout).repeat(shape[1]) if layout.memory else None
+        past = self.recall(memory).parts(layout.remembered(heard)) if layout.memory else None
         thought = self.backbone(torch.cat([body, *asks], 2).flatten(0, 1), visible, positions, past)
         acts = thought.hidden[:, layout.act_indices()].unflatten(0, shape)
         asked = torch.cat([acts, self.mentioned(thought, layout, batch.mentions, shape)], 2)
@@ -164,10 +164,13 @@ class EmbodiedModel(nn.Module):
         index = places[..., None].expand(-1, -1, thought.hidden.shape[-1])
         return thought.hidden.gather(1, index).unflatten(0, shape)
 
-    def recall(self, memory: Tensor, layout: "Layout") -> Thought:
-        """What the backbone makes of the sound (B, N, D) alone."""
-        visible, positions = layout.visible_sound(memory, self.memory), torch.arange(layout.memory, device=memory.device)
-        return self.backbone(memory, visible, positions.expand(len(memory), -1))
+    def recall(self, memory: Tensor) -> Thought:
+        """What the backbone makes of the sound (B, N, D) alone, of which each token sees the last `self.memory` up to
+        itself."""
+        index = torch.arange(memory.shape[1], device=memory.device)
+        age = index[:, None] - index
+        visible = ((age >= 0) & (age < self.memory)).expand(len(memory), -1, -1)
+        return self.backbone(memory, visible, index.expand(len(memory), -1))
 
     def felt(self, batch: Batch) -> Tensor:
         """The normalised state (B, K, S); zero where it is absent."""
@@ -262,7 +265,7 @@ class Sense(nn.Module):
 class Layout(NamedTuple):
     """Where the parts of a row lie, who sees whom, and at which positions.
 
-    memory: sound tokens, which were thought before the row. asks: lengths of a decision's asks (instruction, queries),
+    memory: sound tokens that a row remembers, W, which were thought before it. asks: lengths of a decision's asks (instruction, queries),
     their <act> token included, which comes last.
     """
 
@@ -274,19 +277,16 @@ class Layout(NamedTuple):
     def total(self) -> int:
         return self.body + sum(self.asks)
 
-    def visible_sound(self, memory: Tensor, window: int) -> Tensor:
-        """(B, N, N) bool: sound (B, N, D) sees the last `window` tokens of sound up to itself."""
-        index = torch.arange(self.memory, device=memory.device)
-        age = index[:, None] - index
-        return ((age >= 0) & (age < window)).expand(len(memory), -1, -1)
+    def remembered(self, heard: Tensor) -> Tensor:
+        """(B, K, W): which sound tokens a decision remembers: the last that it has heard (B, K); before there are so
+        many, also some that it has not, which it does not see."""
+        return (heard - self.memory).clamp(min=0)[..., None] + torch.arange(self.memory, device=heard.device)
 
-    def visible(self, heard: Tensor, body_seen: Tensor, asks_seen: list[Tensor], window: int,
-                deaf: Tensor | None = None) -> Tensor:
-        """(R, T, N + T) bool: row sees column. heard (B, K), body_seen (B, K, M), asks_seen (B, K, L + 1) each, deaf (B,).
+    def visible(self, heard: Tensor, body_seen: Tensor, asks_seen: list[Tensor], deaf: Tensor | None = None) -> Tensor:
+        """(R, T, W + T) bool: row sees column. heard (B, K), body_seen (B, K, M), asks_seen (B, K, L + 1) each, deaf (B,).
 
-        The body sees itself and the last `window` tokens that were heard; an ask sees these and itself."""
-        index = torch.arange(self.memory, device=heard.device)
-        sound = (index < heard[..., None]) & (index >= heard[..., None] - window)
+        The body sees itself and what it has heard of what it remembers; an ask sees these and itself."""
+        sound = self.remembered(heard) < heard[..., None]
         if deaf is not None:
             sound = sound & ~deaf[:, None, None]
         own = torch.eye(self.total, dtype=torch.bool, device=heard.device).repeat(*heard.shape, 1, 1)

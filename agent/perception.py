@@ -91,16 +91,21 @@ class Senses:
     def observation(self, now: float) -> dict:
         """The newest observation that all sensors agree on, with the sound since the one that was taken before. Raises
         Stale; nothing is lost then."""
-        stamp = self.newest()
-        if now - stamp > self.oldest:
-            late = min(self.samples, key=lambda key: self.samples[key][-1][0])
-            raise Stale(late, f"{now - stamp:.3f} s old, {self.oldest} s are allowed")
+        stamp = self.fresh(now)
         found = {key: min(known, key=lambda sample: abs(sample[0] - stamp)) for key, known in self.samples.items()}
         for key, (at, _) in found.items():
             if abs(at - stamp) > self.tolerance:
                 raise Stale(key, f"{abs(at - stamp):.3f} s from the others, {self.tolerance} s are allowed")
         heard = {AUDIO: self.take_sound(stamp)} if self.spec.microphones else {}
         return {key: value for key, (_, value) in found.items()} | heard | {TASK: self.text, TIME: stamp}
+
+    def fresh(self, now: float) -> float:
+        """As `newest`. Raises Stale, too, where that is older than it may be."""
+        stamp = self.newest()
+        if now - stamp > self.oldest:
+            late = min(self.samples, key=lambda key: self.samples[key][-1][0])
+            raise Stale(late, f"{now - stamp:.3f} s old, {self.oldest} s are allowed")
+        return stamp
 
     def newest(self) -> float:
         """The stamp (s) of the newest observation that all sensors could make. Raises Stale for one that is missing."""

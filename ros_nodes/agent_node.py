@@ -24,7 +24,8 @@ REMEMBERED = 1000  # commands
 
 class AgentNode:
     """Decides each `period` s of what its sensors' stamps say, on the newest observation that all of them agree on. Each
-    joint state that brings nothing to decide is answered by a trajectory without points: a sign of life of this loop.
+    joint state that brings nothing to decide is answered by a trajectory without points: a sign of life of this loop,
+    which is not given while a sensor is late or missing.
 
     Parameters: weights (a shipped name or a folder), arm, period (s), tolerance and oldest (s, see agent.perception),
     seed, threads (of PyTorch), lockstep (answer a joint state only when all that belongs to it has come). A stamp that goes back begins everything anew.
@@ -133,14 +134,16 @@ class AgentNode:
     # ---- what goes out
 
     def live(self, measured: JointState) -> None:
-        """Decide if it is time, else say that this loop is alive."""
-        self.answer = convert.header(message(convert.TRAJECTORY)(), measured.stamp)
+        """Decide if it is time, else say that this loop is alive; say nothing while a sensor is late, so that the
+        supervisor stops what was decided on."""
+        now = measured.stamp if self.lockstep else self.node.now()
         try:
-            if self.senses.newest() >= self.decided + self.period - 1e-6:
-                self.answer = self.decide(measured.stamp if self.lockstep else self.node.now())
-            self.complain("")
+            due = self.senses.fresh(now) >= self.decided + self.period - 1e-6
+            self.answer = self.decide(now) if due else convert.header(message(convert.TRAJECTORY)(), measured.stamp)
         except Stale as stale:
             self.complain(str(stale))
+            return
+        self.complain("")
         self.answered = measured.stamp
         self.trajectories(self.answer)
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import checkpoint
+from agent.encoders.audio import CausalAudioEncoder
 from agent.generators.flow import FlowMatching, Prefix
 from agent.generators.goal import CameraPointer, fused
 from agent.grounding import KINDS, cells
@@ -109,28 +110,45 @@ def test_a_mentioned_thing_is_asked_for_at_its_own_token():
     torch.testing.assert_close(model.think(batch).goal.readout[:, :, 0], mind.goal.readout[:, :, 0])
 
 
+def test_sound_that_is_older_than_the_memory_changes_nothing():
+    """A token's thought reaches back the memory once a layer, and its features by the encoder's context."""
+    model, processor, _ = tiny_model()
+    model.memory = 2
+    sample = tiny_sample(np.random.default_rng(7), 1) | {TIME: np.array([9.0])}
+    sample[AUDIO] = np.random.default_rng(8).normal(scale=0.1, size=(9 * 16000, 2)).astype(np.float32)
+    reach = model.memory * (1 + model.backbone.depth) * CausalAudioEncoder.TOKEN + CausalAudioEncoder.CONTEXT
+    results = []
+    for older in (0.0, 0.5):
+        changed = sample[AUDIO].copy()
+        changed[: 9 * 16000 - reach] = older
+        results.append(model.think(processor([sample | {AUDIO: changed}])).goal.readout[0, 0, 0])
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+    changed[-CausalAudioEncoder.TOKEN :] = 0.0
+    now = model.think(processor([sample | {AUDIO: changed}])).goal.readout[0, 0, 0]
+    assert (now - results[1]).abs().max() > 1e-5
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 8), st.integers(1, 3), st.integers(1, 4), st.lists(st.integers(1, 3), min_size=1, max_size=3),
-       st.integers(1, 8), st.data())
-def test_layout(memory, decisions, body, asks, window, data):
+       st.data())
+def test_layout(memory, decisions, body, asks, data):
     """Each pair of tokens, by the rule in words."""
-    heard = torch.tensor([[data.draw(st.integers(0, memory)) for _ in range(decisions)]])
+    heard = torch.tensor([[data.draw(st.integers(0, memory + 9)) for _ in range(decisions)]])
     seen = [torch.tensor([[data.draw(st.booleans()) for _ in range(n - 1)] + [True] for _ in range(decisions)])[None]
             for n in asks]
     layout = Layout(memory, body, tuple(asks))
-    out = layout.visible(heard, torch.ones(1, decisions, body, dtype=bool), seen, window)
+    out = layout.visible(heard, torch.ones(1, decisions, body, dtype=bool), seen)
     tags = ["body"] * body + [(a, i) for a, n in enumerate(asks) for i in range(n)]
     assert out.shape == (decisions, len(tags), memory + len(tags))
     for d in range(decisions):
-        count = int(heard[0, d])
+        count, sound = int(heard[0, d]), layout.remembered(heard)[0, d].tolist()
+        assert [n for n in sound if n < count] == list(range(max(0, count - memory), count))
         for q, row in enumerate(tags):
-            assert out[d, q, :memory].tolist() == [count - window <= n < count for n in range(memory)]
+            assert out[d, q, :memory].tolist() == [n < count for n in sound]
             for k, column in enumerate(tags):
                 own = row != "body" and row[0] == column[0] and bool(seen[column[0]][0, d, column[1]])
                 assert bool(out[d, q, memory + k]) == (q == k or column == "body" or own), (row, column)
     assert [tags[i] for i in layout.act_indices().tolist()] == [(a, n - 1) for a, n in enumerate(asks)]
-    sound = layout.visible_sound(torch.zeros(1, memory, 2), window)[0]
-    assert sound.tolist() == [[q - window < k <= q for k in range(memory)] for q in range(memory)]
 
 
 def test_fused_guess_follows_the_surest():
