@@ -6,7 +6,6 @@ import sys
 from collections import deque
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 from agent.perception import Senses, Stale
@@ -90,12 +89,11 @@ class AgentNode:
 
     def commanded(self, trajectory) -> None:
         """What the robot was told, for the time at which its last point is reached."""
-        point = trajectory.points[-1]
-        end = convert.seconds(trajectory.header.stamp) + convert.seconds(point.time_from_start)
-        order = [list(trajectory.joint_names).index(name) for name in NAMES]
-        row = [point.positions[i] for i in order]
-        self.commands.append(JointState(end, *_split(row)))
-        self.attend()
+        try:
+            self.commands.append(convert.from_command(trajectory, NAMES))
+            self.attend()
+        except convert.ConvertError as error:
+            self.node.log(f"passed over: {error}")
 
     def joints(self, state) -> None:
         try:
@@ -155,7 +153,7 @@ class AgentNode:
             self.spoken = self.policy.spoken
             self.heard(message("std_msgs/msg/String")(self.spoken))
             self.node.log(f"heard: {self.spoken}")
-        start = self.command_at(JointState(obs[TIME], *_split(obs[STATE][:8].astype(float))))
+        start = self.command_at(JointState(obs[TIME], obs[STATE][:7].astype(float), float(obs[STATE][7])))
         return convert.to_trajectory(plan(chunk, self.spec.action, self.arm, start), NAMES)
 
     def complain(self, trouble: str) -> None:
@@ -163,11 +161,6 @@ class AgentNode:
         if trouble != self.trouble:
             self.node.log(trouble or "all sensors are back")
         self.trouble = trouble
-
-
-def _split(row):
-    """Joints and opening (8,) -> position (7,), opening."""
-    return np.array(row[:7], float), float(row[7])
 
 
 def main() -> int:

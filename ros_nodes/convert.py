@@ -146,3 +146,18 @@ def from_trajectory(trajectory: Any, names: Sequence[str]) -> JointTrajectory | 
     stamp = seconds(trajectory.header.stamp)
     times = stamp + np.array([seconds(point.time_from_start) for point in trajectory.points])
     return JointTrajectory(JointState(stamp, rows[0, :-1], float(rows[0, -1])), times[1:], rows[1:, :-1], rows[1:, -1])
+
+
+def from_command(trajectory: Any, names: Sequence[str]) -> JointState:
+    """The last point of a command, stamped with the time at which it is to be reached. Raises ConvertError for a command
+    without points or joints, or one that is not finite."""
+    if not trajectory.points or set(names) - set(trajectory.joint_names):
+        raise ConvertError(f"command of {len(trajectory.points)} points for {', '.join(trajectory.joint_names) or 'no joints'}: "
+                           f"a point for {', '.join(names)} is needed")
+    point = trajectory.points[-1]
+    known = dict(zip(trajectory.joint_names, point.positions))
+    values = np.array([known.get(name, np.nan) for name in names], float)
+    if not np.isfinite(values).all():
+        raise ConvertError(f"command to {values.tolist()}: {len(names)} finite values are needed")
+    end = seconds(trajectory.header.stamp) + seconds(point.time_from_start)
+    return JointState(end, values[:-1], float(values[-1]))

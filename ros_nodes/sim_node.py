@@ -109,19 +109,14 @@ class SimNode:
     def command(self, trajectory) -> None:
         """The joint target for the period that its last point ends."""
         try:
-            rows = trajectory.points[-1].positions
-            order = [list(trajectory.joint_names).index(name) for name in NAMES]
-            target = np.array([rows[i] for i in order])
-        except (IndexError, ValueError):
-            self.node.log("a command without all joints: passed over")
+            command = convert.from_command(trajectory, NAMES)
+        except convert.ConvertError as error:
+            self.node.log(f"passed over: {error}")
             return
-        end = convert.seconds(trajectory.header.stamp) + convert.seconds(trajectory.points[-1].time_from_start)
-        if not np.isfinite(target).all():
-            self.node.log("a command that is not finite: passed over")
-        elif not self.lockstep:
-            self.target = target
-        elif abs(end - self.now - self.env.period) < SLACK and not self.done:
-            self.target = target
+        fits = abs(command.stamp - self.now - self.env.period) < SLACK and not self.done
+        if fits or not self.lockstep:
+            self.target = np.append(command.position, command.opening)
+        if fits and self.lockstep:
             self.tick()
 
     def tick(self) -> None:

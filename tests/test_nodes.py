@@ -91,6 +91,18 @@ def test_a_trajectory_comes_back_as_it_was():
         convert.from_trajectory(convert.to_trajectory(trajectory(), [*NAMES[:-1], "elbow"]), NAMES)
 
 
+def test_a_command_says_where_to_be_and_when():
+    sent = convert.to_trajectory(trajectory(stamp=3.0, points=1), NAMES)
+    command = convert.from_command(sent, NAMES)
+    assert command.stamp == pytest.approx(3.1) and command.opening == sent.points[-1].positions[7]
+    np.testing.assert_array_equal(command.position, sent.points[-1].positions[:7])
+    sent.points[-1].positions[2] = float("nan")
+    for broken, why in ((sent, "finite"), (message(convert.TRAJECTORY)(), "0 points for no joints"),
+                        (message(convert.TRAJECTORY)(joint_names=["a"], points=sent.points), "for a:")):
+        with pytest.raises(ConvertError, match=why):
+            convert.from_command(broken, NAMES)
+
+
 def test_a_command_line_as_ros_has_it():
     words = "--ros-args -p task:=reach -p tick:=0.02 -p fixed:=[a,b] -r /audio:=/ears --remap __ns:=/left".split()
     assert read(words) == ({"task": "reach", "tick": 0.02, "fixed": ["a", "b"]}, {"/audio": "/ears"}, "/left")
