@@ -51,7 +51,8 @@ class EmbodiedModel(nn.Module):
 
     vision: image encoder, shared by the cameras. projectors: camera -> input projector. senses: encoders of other
     low-dimensional senses by name; what the robot does not have is left out. audio, speech: None for a deaf agent,
-    and left out where the robot has no microphones. horizon: actions a chunk. memory: sound tokens (5 a second) that are remembered.
+    and left out where the robot has no microphones. horizon: actions a chunk. memory: sound tokens (5 a second) that are
+    remembered.
     """
 
     def __init__(self, spec: Spec, vocabulary: int, image_size: int, horizon: int, memory: int,
@@ -117,7 +118,8 @@ class EmbodiedModel(nn.Module):
         return self.listen(batch.audio)
 
     def look(self, batch: Batch) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
-        """One decision's own tokens: for each camera, the state and each sense (B, K, count, D) and their presence (B, K, count)."""
+        """One decision's own tokens: for each camera, the state and each sense (B, K, count, D), and their presence
+        (B, K, count)."""
         tokens, present, grids = [], [], {}
         for name, images in batch.images.items():
             grids[name] = self.vision(images.flatten(0, 1))
@@ -204,8 +206,8 @@ class EmbodiedModel(nn.Module):
     def prefix(self, mind: Mind) -> Prefix:
         own = torch.arange(1, self.horizon + 1, device=mind.positions.device)
         positions = (mind.positions[:, :, None] + own).flatten(1)
-        return Prefix(mind.thought.keys, mind.thought.values, mind.visible, mind.goal.readout[:, :, 0].flatten(0, 1)[:, None],
-                      self.backbone.rotation(positions))
+        condition = mind.goal.readout[:, :, 0].flatten(0, 1)[:, None]
+        return Prefix(mind.thought.keys, mind.thought.values, mind.visible, condition, self.backbone.rotation(positions))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Every loss that the batch has targets for, by name."""
@@ -265,8 +267,8 @@ class Sense(nn.Module):
 class Layout(NamedTuple):
     """Where the parts of a row lie, who sees whom, and at which positions.
 
-    memory: sound tokens that a row remembers, W, which were thought before it. asks: lengths of a decision's asks (instruction, queries),
-    their <act> token included, which comes last.
+    memory: sound tokens that a row remembers, W, which were thought before it. asks: lengths of a decision's asks
+    (instruction, queries), their <act> token included, which comes last.
     """
 
     memory: int

@@ -29,12 +29,16 @@ class Body:
         self.pairs = [pair for pair in self.pairs if self.distance(*pair) > clearance]
 
     def __call__(self, q: np.ndarray) -> str:
-        """The first two parts that are closer than the clearance at joint angles (J,), "" for none."""
+        """The two parts that are closest at joint angles (J,), if they are closer than the clearance, else ""."""
+        return self.closest(q)[1]
+
+    def closest(self, q: np.ndarray) -> tuple[float, str]:
+        """By how much (m) all that may not touch is further apart than the clearance (at most the clearance; below 0
+        something is too close), and which two parts are too close, "" for none."""
         self._set(q)
-        for one, other in self.pairs:
-            if self.distance(one, other) < self.clearance:
-                return f"{self._part(one)} and {self._part(other)}"
-        return ""
+        gap, pair = min(((self.distance(*pair), pair) for pair in self.pairs), default=(2 * self.clearance, None))
+        room = gap - self.clearance
+        return room, " and ".join(map(self._part, pair)) if room < 0 else ""
 
     def distance(self, one: int, other: int) -> float:
         """Between two geoms, m, at most twice the clearance."""

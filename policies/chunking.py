@@ -113,7 +113,7 @@ class SafePlayer(JointPlayer):
         super().__init__(arm, action, hz, command)
         room = None if action.workspace is None else tuple(map(tuple, np.add(action.workspace, [[-ROOM], [ROOM]])))
         limits = Limits.of(arm, workspace=room, patience=MEMORY / hz, oldest=MEMORY / hz)
-        self.supervisor = Supervisor(arm, limits, command(), 1.0 / hz / TICKS, world.body())
+        self.supervisor = Supervisor(arm, limits, command(), 1.0 / hz / TICKS, world.body().closest)
         self.world, self.events = world, []
 
     def push(self, chunk: Chunk, now: float) -> None:

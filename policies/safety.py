@@ -81,18 +81,19 @@ class Command:
 class Supervisor:
     """observe, beat, propose and stop say what comes in, in any order; `step` is called once a period.
 
-    touches: joint angles (J,) -> what touches what, "" for nothing (envs.collision.Body). Events are for an append-only
+    room: joint angles (J,) -> how far (m) the body is from touching, below 0 where it does, and what touches what
+    (envs.collision.Body.closest). Events are for an append-only
     log, which the caller keeps. An emergency stop latches until `release`. Raises ValueError for a start outside the
     limits.
     """
 
     def __init__(self, arm: Arm, limits: Limits, start: JointState, period: float = 0.01,
-                 touches: Callable[[np.ndarray], str] | None = None):
+                 room: Callable[[np.ndarray], tuple[float, str]] | None = None):
         q = np.asarray(start.position, float)
         outside = (q < limits.q_min) | (q > limits.q_max)
         if outside.any():
             raise ValueError(f"joints {np.flatnonzero(outside) + 1} start outside their limits: {q[outside]}")
-        self.arm, self.limits, self.period, self.touches = arm, limits, period, touches
+        self.arm, self.limits, self.period, self.room = arm, limits, period, room
         self.motion, self.opening = Motion(q, np.zeros_like(q), np.zeros_like(q)), float(start.opening)
         self.planner = ruckig.Ruckig(len(q), period)
         self.proposal: JointTrajectory | None = None
@@ -218,15 +219,17 @@ class Supervisor:
         return at(self.change(self.motion, speed), self.period)
 
     def unstoppable(self, motion: Motion) -> str:
-        """What forbids a state: where its fastest stop would lead; "" for nothing."""
+        """What forbids a state: where its fastest stop would lead; "" for nothing. What is outside already may come back."""
         way = self.change(motion, np.zeros_like(motion.q))
         ticks = [at(way, t).q for t in np.arange(0.0, way.duration + self.period, self.period)]
         if self.beyond(np.array(ticks)) > max(0.0, self.beyond(self.motion.q)) + 1e-9:
             return "a joint would leave its range"
+        tight = min(0.0, self.room(self.motion.q)[0]) if self.room is not None else 0.0
         for q in ticks[:: -max(1, round(SAMPLE / self.period))]:
             if self.limits.workspace is not None and self.leaves(q):
                 return "the tool would leave the workspace"
-            if self.touches is not None and (what := self.touches(q)):
+            gap, what = self.room(q) if self.room is not None else (0.0, "")
+            if gap < tight - 1e-6:
                 return f"would touch: {what}"
         return ""
 

@@ -28,7 +28,8 @@ class TeleopPolicy:
     over the table, right stick up, down and turning, first button the gripper, second gives up. As the picture of a
     front camera shows it: up is away from it. `played` is the last action.
 
-    Paced by the wall clock at the robot's rate. Raises TeleopError; act raises GivenUp, and KeyboardInterrupt when the window is closed.
+    Paced by the wall clock at the robot's rate. Raises TeleopError; act raises GivenUp, and KeyboardInterrupt when the
+    window is closed.
     """
 
     sees = True

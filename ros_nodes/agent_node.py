@@ -16,7 +16,6 @@ from policies.mmllm import MMLLMPolicy
 from ros_nodes import convert
 from ros_nodes.arguments import run
 from ros_nodes.interfaces import message
-from ros_nodes.sim_node import NAMES
 
 REMEMBERED = 1000  # commands
 
@@ -27,7 +26,8 @@ class AgentNode:
     which is not given while a sensor is late or missing.
 
     Parameters: weights (a shipped name or a folder), arm, period (s), tolerance and oldest (s, see agent.perception),
-    seed, threads (of PyTorch), lockstep (answer a joint state only when all that belongs to it has come). A stamp that goes back begins everything anew.
+    seed, threads (of PyTorch), lockstep (answer a joint state only when all that belongs to it has come). A stamp that
+    goes back begins everything anew.
     """
 
     def __init__(self, node, policy=None):
@@ -90,14 +90,14 @@ class AgentNode:
     def commanded(self, trajectory) -> None:
         """What the robot was told, for the time at which its last point is reached."""
         try:
-            self.commands.append(convert.from_command(trajectory, NAMES))
+            self.commands.append(convert.from_command(trajectory, convert.NAMES))
             self.attend()
         except convert.ConvertError as error:
             self.node.log(f"passed over: {error}")
 
     def joints(self, state) -> None:
         try:
-            measured = convert.from_joints(state, NAMES)
+            measured = convert.from_joints(state, convert.NAMES)
         except convert.ConvertError as error:
             self.node.log(str(error))
             return
@@ -154,7 +154,7 @@ class AgentNode:
             self.heard(message("std_msgs/msg/String")(self.spoken))
             self.node.log(f"heard: {self.spoken}")
         start = self.command_at(JointState(obs[TIME], obs[STATE][:7].astype(float), float(obs[STATE][7])))
-        return convert.to_trajectory(plan(chunk, self.spec.action, self.arm, start), NAMES)
+        return convert.to_trajectory(plan(chunk, self.spec.action, self.arm, start), convert.NAMES)
 
     def complain(self, trouble: str) -> None:
         """Say what keeps from deciding, once."""

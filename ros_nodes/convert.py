@@ -12,9 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from envs.arm import JointState, JointTrajectory
+from envs.arm import STATE_NAMES, JointState, JointTrajectory
 from ros_nodes.interfaces import message
 
+NAMES = STATE_NAMES[:8]  # the joints, then the gripper
 FULL = 32767  # int16 of a sample of 1
 CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 TO_RGB = {"bgr8": cv2.COLOR_BGR2RGB, "rgba8": cv2.COLOR_RGBA2RGB, "bgra8": cv2.COLOR_BGRA2RGB, "mono8": cv2.COLOR_GRAY2RGB}
@@ -91,8 +92,8 @@ def to_audio(samples: np.ndarray, rate: int, stamp: float, frame: str = "") -> A
 def from_audio(audio: Any, rate: int, channels: int) -> np.ndarray:
     """Audio -> (n, C) float32. Raises ConvertError for another rate or number of channels than the robot's."""
     if audio.sample_rate != rate or audio.channels != channels or len(audio.data) % channels:
-        raise ConvertError(f"audio of {audio.channels} channels at {audio.sample_rate} Hz, {len(audio.data)} samples in all: "
-                           f"{channels} at {rate} Hz are needed")
+        raise ConvertError(f"audio of {audio.channels} channels at {audio.sample_rate} Hz, {len(audio.data)} samples in "
+                           f"all: {channels} at {rate} Hz are needed")
     return np.frombuffer(audio.data, np.int16).reshape(-1, channels).astype(np.float32) / FULL
 
 
@@ -152,8 +153,8 @@ def from_command(trajectory: Any, names: Sequence[str]) -> JointState:
     """The last point of a command, stamped with the time at which it is to be reached. Raises ConvertError for a command
     without points or joints, or one that is not finite."""
     if not trajectory.points or set(names) - set(trajectory.joint_names):
-        raise ConvertError(f"command of {len(trajectory.points)} points for {', '.join(trajectory.joint_names) or 'no joints'}: "
-                           f"a point for {', '.join(names)} is needed")
+        known = ", ".join(trajectory.joint_names) or "no joints"
+        raise ConvertError(f"command of {len(trajectory.points)} points for {known}: a point for {', '.join(names)} is needed")
     point = trajectory.points[-1]
     known = dict(zip(trajectory.joint_names, point.positions))
     values = np.array([known.get(name, np.nan) for name in names], float)

@@ -1,9 +1,9 @@
 """The ROS 2 interfaces that the nodes speak, described once: their fields, Python classes, wire form and type hash.
 
 `message("sensor_msgs/msg/JointState")` is a class whose attributes are named as rclpy's are, so that a node reads the same
-with rclpy and without a ROS installation. soma_msgs/msg/Audio is our own: common_interfaces has no sound, and in those of
-others the stamp of the first sample, the rate or the channels are missing; samples are interleaved. Fields are as in the interface packages of ROS 2 Jazzy; arrays of numbers are
-array.array, uint8[] is bytes.
+with rclpy and without a ROS installation. Fields are as in the interface packages of ROS 2 Jazzy; arrays of numbers are
+array.array, uint8[] is bytes. soma_msgs/msg/Audio is our own, for common_interfaces has no sound: stamped with the time of
+the first sample, with rate and channels, samples interleaved.
 """
 
 from __future__ import annotations

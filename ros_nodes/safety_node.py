@@ -14,7 +14,6 @@ from policies.safety import Command, Limits, Supervisor
 from ros_nodes import convert
 from ros_nodes.arguments import run
 from ros_nodes.interfaces import message
-from ros_nodes.sim_node import NAMES
 
 OK, WARN, ERROR = 0, 1, 2  # diagnostic_msgs/DiagnosticStatus
 
@@ -38,15 +37,17 @@ class SafetyNode:
                                 patience=node.parameter("patience", 0.15), oldest=node.parameter("oldest", 1.0),
                                 force=force or float("inf"))
         model, fixed = node.parameter("model", ""), node.parameter("fixed", [])
-        self.touches = None
+        self.room = None
         if model:
-            self.touches = Body(mujoco.MjModel.from_xml_path(model), NAMES[:-1], self.arm.home, fixed)
+            body = Body(mujoco.MjModel.from_xml_path(model), convert.NAMES[:-1], self.arm.home, fixed)
+            self.room = body.closest
         self.tick, self.lockstep = node.parameter("tick", 0.01), node.parameter("lockstep", False)
         self.ticks = round(node.parameter("period", 0.1) / self.tick) if self.lockstep else 1
         log = node.parameter("log", "")
         self.log = Path(log).open("a") if log else None
         self.supervisor: Supervisor | None = None
         self.answered, self.sent, self.moved = -1.0, None, False
+        self.pressed = False  # the emergency stop, before there was a supervisor to latch it
         self.commands = node.publisher(convert.TRAJECTORY, "/joint_commands", "reliable")
         self.diagnostics = node.publisher("diagnostic_msgs/msg/DiagnosticArray", "/diagnostics", "reliable")
         node.subscribe(convert.JOINTS, "/joint_states", self.joints, "reliable")
@@ -63,9 +64,10 @@ class SafetyNode:
 
     def joints(self, state) -> None:
         try:
-            measured = convert.from_joints(state, NAMES)
+            measured = convert.from_joints(state, convert.NAMES)
             if self.supervisor is None:
-                self.supervisor = Supervisor(self.arm, self.limits, measured, self.tick, self.touches)
+                self.supervisor = Supervisor(self.arm, self.limits, measured, self.tick, self.room)
+                self.emergency_stop()
             if self.moved:
                 self.supervisor.anchor(measured)
                 self.moved = False
@@ -82,7 +84,7 @@ class SafetyNode:
             self.commands(self.sent)  # asked once more
             return
         try:
-            proposal = convert.from_trajectory(asked, NAMES)
+            proposal = convert.from_trajectory(asked, convert.NAMES)
             if proposal is None:
                 self.supervisor.beat(now)
             else:
@@ -98,10 +100,15 @@ class SafetyNode:
         self.moved, self.answered = True, -1.0
 
     def emergency(self, pressed) -> None:
-        if pressed.data and self.supervisor is not None:
+        self.pressed = self.pressed or pressed.data
+        self.emergency_stop()
+
+    def emergency_stop(self) -> None:
+        if self.pressed and self.supervisor is not None:
             self.supervisor.stop(self.node.now(), "emergency stop")
 
     def release(self) -> None:
+        self.pressed = False
         if self.supervisor is not None:
             self.supervisor.release(self.node.now())
 
@@ -127,7 +134,7 @@ class SafetyNode:
 
     def as_message(self, command: Command, now: float):
         out, point = convert.header(message(convert.TRAJECTORY)(), now), message(convert.POINT)()
-        out.joint_names = list(NAMES)
+        out.joint_names = list(convert.NAMES)
         point.positions.extend([*command.motion.q, command.opening])
         point.velocities.extend([*command.motion.dq, 0.0])
         point.accelerations.extend([*command.motion.ddq, 0.0])

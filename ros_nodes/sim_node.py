@@ -18,7 +18,6 @@ from ros_nodes import convert
 from ros_nodes.arguments import run
 from ros_nodes.interfaces import message
 
-NAMES = (*(f"joint_{i}" for i in range(1, 8)), "gripper")
 SETTLE = 0.3  # s of the wall clock between a new episode and its first observation: all have heard of it by then
 AGAIN = 1.0  # s of the wall clock after which an observation that nobody answered is sent once more
 SLACK = 1e-3  # s
@@ -104,12 +103,12 @@ class SimNode:
         sound = self.obs[AUDIO]
         self.audio(convert.to_audio(sound, self.env.robot_spec.sample_rate, now - self.env.period, "microphones"))
         measured = self.env.measured
-        self.joints(convert.to_joints(JointState(now, measured.position, measured.opening), NAMES))
+        self.joints(convert.to_joints(JointState(now, measured.position, measured.opening), convert.NAMES))
 
     def command(self, trajectory) -> None:
         """The joint target for the period that its last point ends."""
         try:
-            command = convert.from_command(trajectory, NAMES)
+            command = convert.from_command(trajectory, convert.NAMES)
         except convert.ConvertError as error:
             self.node.log(f"passed over: {error}")
             return

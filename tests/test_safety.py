@@ -207,13 +207,25 @@ def test_nothing_is_touched(depth, what):
     else:
         goal = ik(PANDA, tool_pose(0.5, 0.0, depth, 0.0), start.position)
     assert touches(goal)
-    supervisor = Supervisor(PANDA, GENTLE, start, TICK, touches)
+    supervisor = Supervisor(PANDA, GENTLE, start, TICK, touches.closest)
     supervisor.propose(proposal(0.0, goal, hz=1.0, start=start), 0.0)
     commands = run(supervisor, 3.0)
     assert not any(touches(c.motion.q) for c in commands)
     assert_within(commands, GENTLE)
     assert what in details(commands) and np.abs(commands[-1].motion.dq).max() < 0.1
     assert len(kinds(commands)) < 5  # no flood of reports while it waits at the boundary
+
+
+def test_what_touches_already_may_go_away_and_not_deeper():
+    """Found with the fingers in the table (somebody led the arm there), it can be driven out, but not further in."""
+    touches, start = body(), ik(PANDA, tool_pose(0.5, 0.0, 0.004, 0.0), PANDA.home)
+    for height, moves in ((0.15, True), (-0.05, False)):
+        supervisor = Supervisor(PANDA, GENTLE, JointState(0.0, start, 0.08), TICK, touches.closest)
+        goal = ik(PANDA, tool_pose(0.5, 0.0, height, 0.0), start)
+        assert touches(start) and supervisor.propose(proposal(0.0, goal, hz=1.0, start=JointState(0.0, start, 0.08)), 0.0)
+        commands = run(supervisor, 1.5)
+        assert (np.abs(commands[-1].motion.q - start).max() > 0.05) == moves
+        assert moves == (not touches(commands[-1].motion.q)) and ("would touch" in details(commands)) == (not moves)
 
 
 def test_a_start_outside_the_limits_is_named():

@@ -203,7 +203,7 @@ class TabletopEnv(gym.Env):
 
     def body(self) -> Body:
         """What of the arm would touch itself, its base or the table at given joint angles."""
-        return Body(self.world.model, [f"joint_{i}" for i in range(1, 8)], self.arm.home, fixed=("base", "table"))
+        return Body(self.world.model, STATE_NAMES[:7], self.arm.home, fixed=("base", "table"))
 
     # ---- what is sensed
 
