@@ -6,6 +6,7 @@ Legend: B batch, T tokens, width hidden size, L layers, G key-value heads, D hea
 from __future__ import annotations
 
 import inspect
+from functools import cached_property
 from typing import Callable, NamedTuple
 
 import torch
@@ -111,7 +112,7 @@ class Backbone(nn.Module):
         layers = out[self._cache_name].layers
         return Thought(out.last_hidden_state, [layer.keys for layer in layers], [layer.values for layer in layers])
 
-    @property
+    @cached_property
     def _cache_name(self) -> str:
         """transformers renamed `past_key_values` to `cache` in 5.2x."""
         names = inspect.signature(self._causal_lm.base_model.forward).parameters
