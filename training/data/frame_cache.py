@@ -1,10 +1,12 @@
-"""Decoded frames at the model's image size, one memory map a camera, so that a training loader never decodes."""
+"""Decoded frames at the model's image size, one .npy file a camera, so that a training loader never decodes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
@@ -17,11 +19,15 @@ EVERY = 50  # episodes between two notes of how far it is
 
 
 class FrameCache:
-    """frames(key, rows) -> (len(rows), size, size, 3) uint8. Opened in each process at first use."""
+    """frames(key, rows) -> (len(rows), size, size, 3) uint8. Opened in each process at first use.
+
+    Frames are drawn at random from files that are larger than memory: each is one read of its own size. A memory map would
+    read ahead what nobody asks for, and push out what is asked for again.
+    """
 
     def __init__(self, paths: dict[str, Path]):
         self.paths = paths
-        self._maps: dict[str, np.ndarray] = {}
+        self._files: dict[str, tuple[BinaryIO, int, tuple[int, ...]]] = {}
 
     @classmethod
     def build(cls, reader: DemoReader, folder: str | Path, size: int, progress: bool = True) -> FrameCache:
@@ -38,12 +44,25 @@ class FrameCache:
         return cls(paths)
 
     def frames(self, key: str, rows) -> np.ndarray:
-        if key not in self._maps:
-            self._maps[key] = np.load(self.paths[key], mmap_mode="r")
-        return self._maps[key][rows]
+        if key not in self._files:
+            self._files[key] = _opened(self.paths[key])
+        file, offset, shape = self._files[key]
+        out = np.empty((len(rows), *shape), np.uint8)
+        for image, row in zip(out, rows):
+            file.seek(offset + int(row) * image.nbytes)
+            file.readinto(image)
+        return out
 
     def __getstate__(self) -> dict:
-        return {"paths": self.paths, "_maps": {}}
+        return {"paths": self.paths, "_files": {}}
+
+
+def _opened(path: Path) -> tuple[BinaryIO, int, tuple[int, ...]]:
+    """(unbuffered file, where the first frame begins, shape of a frame)."""
+    images, file = np.load(path, mmap_mode="r"), path.open("rb", buffering=0)
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+    return file, images.offset, images.shape[1:]
 
 
 def fingerprint(reader: DemoReader) -> str:
