@@ -360,6 +360,18 @@ def test_object_labels_point_at_their_pixels():
     assert (rows[len(scene.items) :] == -1).all()
 
 
+def test_the_source_label_says_when_and_where_the_tasks_sound_is_made():
+    env = fast("press_buzzer")
+    _, info = env.reset(seed=3, options={"instruct": "text"})
+    ringing = [info["annotation"]["source"]]
+    while env.time < env.task.rings_at + 0.3:
+        *_, info = env.step(env.expert_action())
+        ringing.append(info["annotation"]["source"])
+    first = int(np.floor(env.task.rings_at / env.period + 1e-6)) + 1
+    assert not np.any(ringing[:first]) and np.all(np.array(ringing[first:])[:, 0] == 1)
+    np.testing.assert_allclose(ringing[-1][1:], env.world.position(env.task.target.name), atol=1e-3)
+
+
 def _hue(rgb):
     return rgb / np.linalg.norm(rgb)
 

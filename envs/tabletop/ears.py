@@ -13,11 +13,12 @@ VOICE_STARTS = (0.2, 1.0)  # s
 
 
 class Ears:
-    """`heard_at` (s) is the end of the spoken instruction, 0 when there is none. utterance: words, or a recording (n,)."""
+    """`heard_at` (s) is the end of the spoken instruction, 0 when there is none. utterance: words, or a recording (n,).
+    `source`: where the task's last sound came from (3,) m, and `silent_from` (s) when it had all been emitted."""
 
     def __init__(self, rng: np.random.Generator, split: str, utterance: str | np.ndarray | None):
         self.soundscape = Soundscape(MICROPHONES, SAMPLE_RATE, rng)
-        self.heard_at = 0.0
+        self.heard_at, self.silent_from, self.source = 0.0, -np.inf, np.zeros(3)
         position, start = rng.uniform(*OPERATOR), rng.uniform(*VOICE_STARTS)
         if utterance is not None:
             waveform = _spoken(utterance, rng, split) if isinstance(utterance, str) else utterance
@@ -28,6 +29,11 @@ class Ears:
         """What the scene itself will emit in the coming `duration`."""
         for position, waveform in task.sounds(world, duration):
             self.soundscape.play(world.time, position, waveform)
+            self.source, self.silent_from = np.array(position), world.time + len(waveform) / SAMPLE_RATE
+
+    def sounding(self, since: float) -> np.ndarray:
+        """(4,): whether the task's sound was emitted after `since` (s), and where; zeros if not."""
+        return np.array((1.0, *self.source) if self.silent_from > since + 1e-6 else np.zeros(4), np.float32)
 
     def listen(self, world: World, start: float, duration: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """(mixed (n, C), noiseless tracks) of [start, start + duration), the impacts of the world's last step included."""

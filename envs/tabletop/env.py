@@ -240,7 +240,8 @@ class TabletopEnv(gym.Env):
         return np.clip(self.task.expert(self.world), -1, 1) if known else wait(self.world)
 
     def annotation(self) -> dict:
-        """Privileged labels: focus (3,) m, surprise, heard, objects (10, 9) = kind, colour, x, y, z, u and v per camera."""
+        """Privileged labels: focus (3,) m, surprise, heard, objects (10, 9) = kind, colour, x, y, z, u and v per camera,
+        source (4,): whether the task's own sound was emitted in the last control step, and where (m)."""
         known = self.time >= self.heard_at
         focus = self.task.focus(self.world) if known else self.world.tool[:3]
         return {
@@ -248,6 +249,7 @@ class TabletopEnv(gym.Env):
             "surprise": bool(self._surprise),
             "heard": bool(known),
             "objects": self._objects(),
+            "source": self._ears.sounding(self.time - self.period),
         }
 
     def _objects(self) -> np.ndarray:
