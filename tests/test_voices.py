@@ -16,8 +16,11 @@ from envs.tabletop.voice_bank import VoiceBank
 from envs.tabletop.voices import Voice, available_engines, draw_voice, speak
 
 TEXT = "put the red cube in the blue bowl"
-needs_flite = pytest.mark.skipif("flite" not in available_engines(), reason="the system package flite is not installed")
-ONE_OF_EACH = [Voice("espeak", "en-us+f3"), pytest.param(Voice("flite", "slt"), marks=needs_flite)]
+needs = {name: pytest.mark.skipif(name not in available_engines(), reason=f"{voices.ENGINES[name]} is not installed")
+         for name in voices.ENGINES}
+needs_flite = needs["flite"]
+ONE_OF_EACH = [pytest.param(voice, marks=needs[voice.engine]) for voice in (
+    Voice("espeak", "en-us+f3"), Voice("flite", "slt"), Voice("pico", "en-GB", pitch=60), Voice("festival", "ked_diphone"))]
 
 
 def frame_rms(wave: np.ndarray) -> np.ndarray:
@@ -89,11 +92,14 @@ def test_training_never_hears_a_voice_of_the_new_ones():
     assert {v.name for v in new if v.engine == "flite"} == set(voices._FLITE_VOICES)
     assert all(130 <= v.speed <= 210 and 0 <= v.pitch <= 99 for v in train + new)
     assert drawn("train") == train and drawn("new_scenes") == train
+    others = {engine: {draw_voice(np.random.default_rng(s), "train", engine).name for s in range(50)}
+              for engine in ("pico", "festival")}
+    assert others == {"pico": set(voices._PICO_VOICES), "festival": set(voices._FESTIVAL_VOICES)}
 
 
 def test_errors_say_what_is_missing_or_allowed(monkeypatch):
-    with pytest.raises(ValueError, match="festival.*espeak, flite"):
-        speak(TEXT, Voice("festival", "x"))
+    with pytest.raises(ValueError, match="marytts.*espeak, flite, pico, festival"):
+        speak(TEXT, Voice("marytts", "x"))
     for name in ("en-us+nobody", "nowhere+f3"):
         with pytest.raises(ValueError, match=f"no voice '{name.replace('+', '.')}'"):
             speak(TEXT, Voice("espeak", name))
@@ -115,7 +121,7 @@ def test_all_flite_voices_differ():
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory):
-    return VoiceBank.build(tmp_path_factory.mktemp("bank"), ["go", "open the drawer"], "train", per_sentence=3, seed=1)
+    return VoiceBank.build(tmp_path_factory.mktemp("bank"), ["go", "open the drawer"], "train", voices={"espeak": 3}, seed=1)
 
 
 def test_a_bank_draws_the_asked_sentence_by_several_voices(bank):
@@ -143,9 +149,9 @@ def test_a_bank_can_be_asked_for_short_clips_only(bank):
 def test_a_bank_is_extended_and_what_was_there_stays(bank):
     before = {c: bank.waveform(c).tobytes() for c in range(len(bank))}
     (bank.folder / "clips-0001.npy").write_bytes(b"cut off while writing")
-    more = VoiceBank.build(bank.folder, ["go", "open the drawer", "stop"], "train", per_sentence=4, seed=1)
+    more = VoiceBank.build(bank.folder, ["go", "open the drawer", "stop"], "train", voices={"espeak": 4}, seed=1)
     assert [len(more.clips(s)) for s in ("go", "open the drawer", "stop")] == [4, 4, 4]
     assert all(more.waveform(c).tobytes() == samples for c, samples in before.items())
     assert len({more.waveform(c).tobytes() for c in range(len(more))}) == 12
     with pytest.raises(ValueError, match="another folder"):
-        VoiceBank.build(bank.folder, ["go"], "new_voices", per_sentence=1, seed=1)
+        VoiceBank.build(bank.folder, ["go"], "new_voices", voices={"espeak": 1}, seed=1)

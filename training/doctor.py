@@ -36,7 +36,7 @@ def main(disk: str = ".") -> int:
 
 
 def examine(disk: str) -> Iterator[Finding]:
-    checks = (python, packages, threads, bf16, gpu, physics, rendering, espeak, flite, sounds, films, viewer)
+    checks = (python, packages, threads, bf16, gpu, physics, rendering, espeak, flite, pico, festival, sounds, films, viewer)
     yield from map(attempt, checks)
     yield space(disk)
 
@@ -134,6 +134,15 @@ def espeak() -> Finding:
 
 def flite() -> Finding:
     return synthesiser("flite", "slt", "apt-get install flite, for the split new_voices", needed=False)
+
+
+def pico() -> Finding:
+    return synthesiser("pico", "en-US", "pip install ttspico, for stage=hearing", needed=False)
+
+
+def festival() -> Finding:
+    return synthesiser("festival", "ked_diphone", "apt-get install festival festvox-kdlpc16k, for stage=hearing",
+                       needed=False)
 
 
 def synthesiser(engine: str, name: str, remedy: str, needed: bool) -> Finding:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
@@ -60,20 +60,23 @@ class VoiceBank:
         return self.waveform(clips[rng.integers(len(clips))])
 
     @classmethod
-    def build(cls, folder: str | Path, sentences: Iterable[str], split: str = "train", per_sentence: int = 8,
-              seed: int = 0, workers: int = 1) -> VoiceBank:
-        """Speak what the bank does not have yet, and open it.
+    def build(cls, folder: str | Path, sentences: Iterable[str], split: str = "train",
+              voices: Mapping[str, int] | None = None, seed: int = 0, workers: int = 1) -> VoiceBank:
+        """Speak what the bank does not have yet, and open it. voices: how many of each synthesiser speak a sentence, 8 of
+        espeak if nothing says.
 
-        The k-th voice of a sentence depends on (seed, sentence, k) alone, so that a bank may be stopped, resumed and
-        extended. Raises ValueError where it is for another split or seed.
+        The k-th voice of a sentence depends on (seed, sentence, synthesiser, k) alone, so that a bank may be stopped,
+        resumed and extended. Raises ValueError where it is for another split or seed.
         """
         from tqdm import tqdm
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         _claim(folder / "bank.json", {"split": split, "seed": seed, "sample_rate": SAMPLE_RATE})
-        done = Counter(clip["sentence"] for index in _indices(folder) for clip in json.loads(index.read_text()))
-        jobs = [(s, k, split, seed) for s in dict.fromkeys(sentences) for k in range(done[s], per_sentence)]
+        clips = (clip for index in _indices(folder) for clip in json.loads(index.read_text()))
+        done = Counter((clip["sentence"], clip["voice"]["engine"]) for clip in clips)
+        wanted = [(s, engine, n) for s in dict.fromkeys(sentences) for engine, n in (voices or {"espeak": 8}).items()]
+        jobs = [(s, k, split, seed, engine) for s, engine, n in wanted for k in range(done[s, engine], n)]
         number = max([int(index.stem[-4:]) + 1 for index in _indices(folder)], default=0)
         with get_context("spawn").Pool(workers) as pool, tqdm(total=len(jobs), desc="speak", unit="clip") as bar:
             for first in range(0, len(jobs), CLIPS_A_FILE):
@@ -94,8 +97,8 @@ def _claim(file: Path, about: dict) -> None:
         raise ValueError(f"{file.parent} was built with {found}, now asked for {about}: take another folder")
 
 
-def _voice_of(sentence: str, k: int, split: str, seed: int):
-    return draw_voice(np.random.default_rng([seed, crc32(sentence.encode()), k]), split)
+def _voice_of(sentence: str, k: int, split: str, seed: int, engine: str):
+    return draw_voice(np.random.default_rng([seed, crc32(sentence.encode()), k]), split, engine)
 
 
 def _clip(job: tuple) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""The operator's voices: espeak-ng through its PyPI loader, and a second synthesiser, flite, which is never trained on.
+"""The operator's voices: espeak-ng through its PyPI loader, and another synthesiser, flite, which is never trained on.
+A recogniser may learn from two more, pico and festival, none of whose speakers is one of flite's.
 
 Speech comes as float32 mono at SAMPLE_RATE, at the level of SPEECH_RMS, without silence at its ends. The same text and
 voice give the same samples whatever was spoken before, in any process.
@@ -21,7 +22,9 @@ from scipy.signal import resample_poly
 
 from envs.tabletop.sound import SAMPLE_RATE, SPEECH_RMS
 
-ENGINES = {"espeak": "the Python package espeakng-loader", "flite": "the system package flite (apt-get install flite)"}
+ENGINES = {"espeak": "the Python package espeakng-loader", "flite": "the system package flite (apt-get install flite)",
+           "pico": "the Python package ttspico (pip install ttspico)",
+           "festival": "a system package (apt-get install festival festvox-kdlpc16k)"}
 NORMAL_SPEED = 170.0  # words a minute
 FRAME = 80  # samples, 5 ms
 
@@ -40,12 +43,14 @@ _NEW_VARIANTS = tuple(
 _NEW_ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland")
 _TRAIN_ACCENTS = (*_NEW_ACCENTS, "en-us", "en-us-nyc", "en-gb-x-gbclan", "en-gb-x-gbcwmd")
 _FLITE_VOICES = ("kal16", "awb", "rms", "slt")
+_PICO_VOICES = ("en-US", "en-GB")
+_FESTIVAL_VOICES = ("ked_diphone",)
 
 
 @dataclass(frozen=True)
 class Voice:
-    """name: of espeak "accent+variant" ("en-us+f3"), of flite one of its voices ("slt"). speed: words a minute. pitch
-    and range: espeak's own scales 0..99, 50 is the variant's own; flite's voices have theirs fixed."""
+    """name: of espeak "accent+variant" ("en-us+f3"), of the others one of their voices ("slt"). speed: words a minute.
+    pitch and range: espeak's own scales 0..99, 50 is the variant's own; those of flite and festival are fixed."""
 
     engine: str
     name: str
@@ -54,9 +59,12 @@ class Voice:
     range: int = 50
 
 
-def draw_voice(rng: np.random.Generator, split: str) -> Voice:
+def draw_voice(rng: np.random.Generator, split: str, engine: str = "espeak") -> Voice:
     """In split new_voices one that was never trained on, every other time from flite; otherwise one for training."""
     if split != "new_voices":
+        if engine != "espeak":
+            names = _PICO_VOICES if engine == "pico" else _FESTIVAL_VOICES
+            return Voice(engine, str(rng.choice(names)), rng.uniform(130, 210), int(rng.integers(30, 71)))
         name = f"{rng.choice(_TRAIN_ACCENTS)}+{rng.choice(_TRAIN_VARIANTS)}"
         return Voice("espeak", name, rng.uniform(130, 210), int(rng.integers(30, 71)), int(rng.integers(30, 81)))
     if rng.random() < 0.5:
@@ -67,7 +75,8 @@ def draw_voice(rng: np.random.Generator, split: str) -> Voice:
 
 def available_engines() -> tuple[str, ...]:
     """Those of ENGINES that this machine has."""
-    found = {"espeak": importlib.util.find_spec("espeakng_loader"), "flite": shutil.which("flite")}
+    found = {"espeak": importlib.util.find_spec("espeakng_loader"), "flite": shutil.which("flite"),
+             "pico": importlib.util.find_spec("ttspico"), "festival": shutil.which("text2wave")}
     return tuple(engine for engine in ENGINES if found[engine])
 
 
@@ -77,7 +86,7 @@ def speak(text: str, voice: Voice) -> np.ndarray:
         raise ValueError(f"engine {voice.engine!r}: allowed are {', '.join(ENGINES)}")
     if voice.engine not in available_engines():
         raise RuntimeError(f"the voice {voice.name!r} needs {ENGINES[voice.engine]}, which is not installed")
-    rate, samples = (_espeak if voice.engine == "espeak" else _flite)(text, voice)
+    rate, samples = {"espeak": _espeak, "flite": _flite, "pico": _pico, "festival": _festival}[voice.engine](text, voice)
     if not np.any(samples):
         raise ValueError(f"{text!r}: there is nothing to be spoken in it")
     common = np.gcd(SAMPLE_RATE, rate)
@@ -158,14 +167,37 @@ class _fresh:
         ctypes.CDLL(None).dlclose(ctypes.c_void_p(self.library._handle))
 
 
-# ---- flite
+# ---- the others
+
+
+def _one_of(voice: Voice, names: tuple[str, ...]) -> str:
+    if voice.name not in names:
+        raise ValueError(f"{voice.engine} voice {voice.name!r}: allowed are {', '.join(names)}")
+    return voice.name
+
+
+def _command(*parts: str, text: str) -> tuple[int, np.ndarray]:
+    """Run a command that reads the text and writes the sound file whose name is appended to it."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "speech.wav"
+        subprocess.run([*parts, str(file)], input=text, text=True, check=True)
+        return wavfile.read(file)
 
 
 def _flite(text: str, voice: Voice) -> tuple[int, np.ndarray]:
-    if voice.name not in _FLITE_VOICES:
-        raise ValueError(f"flite voice {voice.name!r}: allowed are {', '.join(_FLITE_VOICES)}")
     stretch = f"duration_stretch={NORMAL_SPEED / voice.speed:.3f}"
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "speech.wav"
-        subprocess.run(["flite", "-voice", voice.name, "--setf", stretch, "-t", text, "-o", str(file)], check=True)
-        return wavfile.read(file)
+    return _command("flite", "-voice", _one_of(voice, _FLITE_VOICES), "--setf", stretch, "-t", text, "-o", text="")
+
+
+def _festival(text: str, voice: Voice) -> tuple[int, np.ndarray]:
+    stretch = f"(Parameter.set 'Duration_Stretch {NORMAL_SPEED / voice.speed:.3f})"
+    return _command("text2wave", "-eval", f"(voice_{_one_of(voice, _FESTIVAL_VOICES)})", "-eval", stretch, "-o", text=text)
+
+
+def _pico(text: str, voice: Voice) -> tuple[int, np.ndarray]:
+    """A fresh engine each time: it keeps traces of what it has spoken. A step of pitch is a fiftieth of an octave."""
+    import ttspico
+
+    engine = ttspico.TtsEngine(_one_of(voice, _PICO_VOICES))
+    engine.rate, engine.pitch = round(100 * voice.speed / NORMAL_SPEED), round(100 * 2 ** ((voice.pitch - 50) / 50))
+    return 16000, np.frombuffer(engine.speak(text) or b"", np.int16)
