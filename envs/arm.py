@@ -359,5 +359,14 @@ def _follow_tool(row, action, arm, q):
     return q, 0.5 * (float(row[4]) + 1.0) * arm.max_opening
 
 
+def ee_delta(action: ActionSpec, arm: Arm, before: JointState, after: JointState) -> np.ndarray:
+    """The action (5,), float32, of kind ee_delta that leads from one command to the next: what `plan` does, backwards.
+    What goes further than an action can is clipped."""
+    way = np.subtract(pose_to_tool(fk(arm, after.position)), pose_to_tool(fk(arm, before.position)))
+    way[3] = (way[3] + pi) % (2 * pi) - pi
+    row = (*(way / action.scale), 2 * after.opening / arm.max_opening - 1)
+    return np.clip(row, action.low, action.high).astype(np.float32)
+
+
 def _follow_joints(row, action, arm, q):
     return row[:7], float(row[7])

@@ -13,7 +13,7 @@ MAY_IMPORT = {  # beyond itself; a module's name stands for it alone
     "agent": (),
     "envs": ("agent.spec",),
     "policies": ("agent", "envs"),
-    "training": ("agent", "envs", "policies"),
+    "training": ("agent", "envs", "policies", "ros_nodes.cdr", "ros_nodes.convert"),
     "ros_nodes": ("agent", "envs", "policies"),
 }
 FOLDERS = {*PACKAGES, "benchmarks", "tests"}

@@ -123,12 +123,23 @@ def demo(cfg: Mapping[str, Any]) -> int:
 
 
 def data(cfg: Mapping[str, Any]) -> int:
-    settings.require("action", cfg["action"], ["check"])
+    if settings.require("action", cfg["action"], ["check", "from-bag"]) == "from-bag":
+        return from_bag(cfg)
     from training.data.damage import check_dataset
 
     findings = check_dataset(cfg["dir"], cfg["decode"])
     print("\n".join(map(str, findings)) or f"{cfg['dir']}: nothing wrong was found")
     return int(bool(findings))
+
+
+def from_bag(cfg: Mapping[str, Any]) -> int:
+    from training.data.from_bag import from_bag as convert
+
+    names = {"joints": cfg["joints"]} if cfg["joints"] else {}
+    lines = convert(cfg["dir"], cfg["out"], cfg["arm"], cfg["hz"], cfg["task"], cfg["cameras"], oldest=cfg["oldest"],
+                    failures=cfg["failures"], **names)
+    print("\n".join(lines))
+    return int(not any(line.endswith("frames") for line in lines))
 
 
 def report(cfg: Mapping[str, Any]) -> int:
