@@ -19,3 +19,8 @@ class Broken:
 class Killed:
     def __call__(self, job):
         os._exit(9)
+
+
+class Place:
+    def __call__(self, job):
+        return os.getpid()

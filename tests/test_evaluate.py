@@ -1,6 +1,7 @@
 """Evaluation: resumed, sharded and parallel runs give the same figures; crashes are errors; handicaps are felt."""
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import tests.little_world  # noqa: F401  registers its environment
 from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, Chunk
 from policies.wrappers import Blind, Instruct, Mute
-from tests.little_workers import Broken, Killed, Times
+from tests.little_workers import Broken, Killed, Place, Times
 from training import evaluate as ev
 from training.phrases import understand
 from training.play import Job, Player, Setting, check_policy, other_instruction
@@ -72,6 +73,11 @@ def test_shards_join_to_the_whole(tmp_path):
 def test_processes_give_what_one_process_gives():
     alone, together = (dict(each(Times, (3,), range(6), workers)) for workers in (1, 2))
     assert alone == together == {job: 3 * job for job in range(6)}
+
+
+def test_a_single_job_is_not_done_in_the_main_process_either():
+    """What it sets there would stay: once, a round of practice left training with one thread."""
+    assert dict(each(Place, (), [1], 2))[1] != os.getpid() == dict(each(Place, (), [1], 1))[1]
 
 
 def test_what_a_worker_raises_reaches_the_main_process():
