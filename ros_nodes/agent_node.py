@@ -14,8 +14,9 @@ from agent.spec import IMAGES, STATE, TIME
 from envs.arm import ARMS, JointState, arm_state, plan
 from policies.mmllm import MMLLMPolicy
 from ros_nodes import convert
-from ros_nodes.arguments import run
+from ros_nodes.arguments import Parameter, known, run
 from ros_nodes.interfaces import message
+from ros_nodes.lifecycle import ACTIVE, Lifecycle
 
 REMEMBERED = 1000  # commands
 
@@ -23,23 +24,47 @@ REMEMBERED = 1000  # commands
 class AgentNode:
     """Decides each `period` s of what its sensors' stamps say, on the newest observation that all of them agree on. Each
     joint state that brings nothing to decide is answered by a trajectory without points: a sign of life of this loop,
-    which is not given while a sensor is late or missing.
+    which is not given while a sensor is late or missing. A stamp that goes back begins everything anew.
 
-    Parameters: weights (a shipped name or a folder), arm, period (s), tolerance and oldest (s, see agent.perception),
-    seed, threads (of PyTorch), lockstep (answer a joint state only when all that belongs to it has come). A stamp that
-    goes back begins everything anew.
+    A managed node: `configure` loads the weights and subscribes, `activate` begins to decide, `deactivate` falls silent,
+    so that the supervisor brings the robot to a stand and holds it.
     """
 
+    PARAMETERS = {
+        "weights": Parameter("pocket", "a shipped name or a checkpoint's folder"),
+        "arm": Parameter("panda", f"one of {', '.join(ARMS)}"),
+        "period": Parameter(0.3, "s from one decision to the next", 0.02, 5.0),
+        "tolerance": Parameter(0.05, "s that the stamps of one observation may be apart", 0.0, 1.0),
+        "oldest": Parameter(0.3, "s that an observation may be old", 0.02, 5.0),
+        "seed": Parameter(0, "of the decisions' random numbers", 0, 2**31),
+        "threads": Parameter(1, "of PyTorch", 1, 64),
+        "lockstep": Parameter(False, "answer a joint state only when all that belongs to it has come"),
+        "autostart": Parameter(True, "configure and activate without being asked"),
+    }
+
     def __init__(self, node, policy=None):
-        self.node = node
-        torch.set_num_threads(node.parameter("threads", 1))
-        self.policy = policy or MMLLMPolicy.load(node.parameter("weights", "pocket"))
-        self.spec, self.arm = self.policy.model.spec, ARMS[node.parameter("arm", "panda")]
-        self.period, self.seed = node.parameter("period", 0.3), node.parameter("seed", 0)
-        self.bounds = node.parameter("tolerance", 0.05), node.parameter("oldest", 0.3)
-        self.lockstep = node.parameter("lockstep", False)
-        self.text, self.trouble = "", ""
+        self.node, self.policy, asked = node, policy, node.parameters(self.PARAMETERS)
+        torch.set_num_threads(asked.threads)
+        self.weights, self.arm = asked.weights, known("arm", asked.arm, ARMS)
+        self.period, self.seed, self.bounds = asked.period, asked.seed, (asked.tolerance, asked.oldest)
+        self.lockstep = asked.lockstep
+        self.text, self.trouble, self.subscribed = "", "", False
+        self.life = Lifecycle(node, {"configure": self.configure, "activate": self.begin})
+        if asked.autostart:
+            self.life.change("configure")
+            self.life.change("activate")
+
+    def configure(self) -> None:
+        """Raises CheckpointError where there are no such weights."""
+        self.policy = self.policy or MMLLMPolicy.load(self.weights)
+        self.spec = self.policy.model.spec
         self.begin()
+        if not self.subscribed:
+            self.subscribe()
+        self.subscribed = True
+
+    def subscribe(self) -> None:
+        node = self.node
         self.trajectories = node.publisher(convert.TRAJECTORY, "/agent/trajectory", "reliable")
         self.heard = node.publisher("std_msgs/msg/String", "/agent/heard", "latched")
         for name in self.spec.cameras:
@@ -112,7 +137,7 @@ class AgentNode:
     def attend(self) -> None:
         """Answer the joint state that waits, in lock-step once all that belongs to it is here."""
         measured = self.pending
-        if measured is None:
+        if measured is None or self.life.state != ACTIVE:
             return
         self.senses.sense(STATE, measured.stamp, arm_state(self.arm, measured, self.command_at(measured)))
         if not self.lockstep or (self.senses.complete(measured.stamp) and self.knows_command(measured.stamp)):

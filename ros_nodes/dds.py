@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 from cyclonedds.core import InstanceState, ReadCondition, SampleState, ViewState, WaitSet
@@ -26,6 +27,7 @@ from cyclonedds.qos import Policy, Qos
 from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
 
+from ros_nodes.arguments import USE_SIM_TIME, Parameter, valid
 from ros_nodes.cdr import HEADER, CdrError, decode, encode
 from ros_nodes.interfaces import Field, fields, message, type_hash
 
@@ -132,7 +134,7 @@ class Node:
         self.waiting, self.handlers, self.timers, self.writers, self.readers = WaitSet(self.participant), [], [], [], []
         self.running, self.sim_time = True, None
         self.graph = self._writer("ros_discovery_info", GRAPH, quality("latched"))
-        if self.parameter("use_sim_time", False):
+        if valid(self.given, {"use_sim_time": USE_SIM_TIME}, strict=False)["use_sim_time"]:
             self.sim_time = 0.0
             self.subscribe("rosgraph_msgs/msg/Clock", "/clock", self._tick, "sensor")
 
@@ -145,15 +147,10 @@ class Node:
     def _tick(self, clock) -> None:
         self.sim_time = clock.clock.sec + 1e-9 * clock.clock.nanosec
 
-    def parameter(self, name: str, default):
-        """What was given for a parameter, else its default. Raises ValueError for another type than the default's."""
-        value = self.given.get(name, default)
-        wanted = type(default)
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if default is not None and not isinstance(value, wanted):
-            raise ValueError(f"parameter {name}: {wanted.__name__} is needed, got {value!r}")
-        return value
+    def parameters(self, described: Mapping[str, Parameter]) -> SimpleNamespace:
+        """The values of a node's parameters. Raises ArgumentError for one that is not described, of another type than its
+        default's, or out of range."""
+        return SimpleNamespace(**valid(self.given, described))
 
     def log(self, text: str) -> None:
         print(f"[{self.now():.3f}] [{self.name}] {text}", file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ from envs.arm import ARMS
 from envs.collision import Body
 from policies.safety import Command, Limits, Supervisor
 from ros_nodes import convert
-from ros_nodes.arguments import run
+from ros_nodes.arguments import Parameter, known, run
 from ros_nodes.interfaces import message
 
 OK, WARN, ERROR = 0, 1, 2  # diagnostic_msgs/DiagnosticStatus
@@ -21,30 +21,39 @@ OK, WARN, ERROR = 0, 1, 2  # diagnostic_msgs/DiagnosticStatus
 class SafetyNode:
     """Takes trajectories on /agent/trajectory, gives joint commands on /joint_commands, one each `tick` s.
 
-    Parameters: arm, margin (rad), share (of the arm's speeds), workspace (x, y, z least, then most; m; none without),
-    model (MJCF file of the robot, against touching itself and the geoms named in `fixed`), patience and oldest (s),
-    force (N), tick (s), lockstep (commands of a whole `period` at each sign of life), log (file that events are added to).
     /emergency_stop (std_msgs/Bool, true) stops at once and latches; ~/release (std_srvs/Trigger, or std_msgs/Empty on the
     topic of that name) ends it. /robot_reset (std_msgs/Empty): the robot was put elsewhere, and is taken as it is found.
     """
 
+    PARAMETERS = {
+        "arm": Parameter("panda", f"one of {', '.join(ARMS)}"),
+        "margin": Parameter(0.0, "rad off the ends of the joints", 0.0, 0.5),
+        "share": Parameter(1.0, "of the arm's speeds and accelerations", 0.01, 1.0),
+        "workspace": Parameter([], "least x, y, z, then most, of the tool, m; without, anywhere"),
+        "model": Parameter("", "MJCF file of the robot, against touching itself; without, unchecked"),
+        "fixed": Parameter([], "geoms of the model that stand around the robot"),
+        "patience": Parameter(0.15, "s without a sign of life", 0.02, 5.0),
+        "oldest": Parameter(1.0, "s that a trajectory may be old", 0.05, 10.0),
+        "force": Parameter(0.0, "N of contact that stop it; 0: none does", 0.0, 1000.0),
+        "tick": Parameter(0.01, "s from one command to the next", 0.001, 0.1),
+        "lockstep": Parameter(False, "commands of a whole period at each sign of life"),
+        "period": Parameter(0.1, "s of the robot's control, for lockstep", 0.01, 1.0),
+        "log": Parameter("", "file that events are added to"),
+    }
+
     def __init__(self, node):
-        self.node = node
-        self.arm = ARMS[node.parameter("arm", "panda")]
-        box, force = node.parameter("workspace", []), node.parameter("force", 0.0)
-        self.limits = Limits.of(self.arm, node.parameter("margin", 0.0), node.parameter("share", 1.0),
+        self.node, asked = node, node.parameters(self.PARAMETERS)
+        self.arm, box = known("arm", asked.arm, ARMS), asked.workspace
+        self.limits = Limits.of(self.arm, asked.margin, asked.share, patience=asked.patience, oldest=asked.oldest,
                                 workspace=(tuple(box[:3]), tuple(box[3:])) if box else None,
-                                patience=node.parameter("patience", 0.15), oldest=node.parameter("oldest", 1.0),
-                                force=force or float("inf"))
-        model, fixed = node.parameter("model", ""), node.parameter("fixed", [])
+                                force=asked.force or float("inf"))
         self.room = None
-        if model:
-            body = Body(mujoco.MjModel.from_xml_path(model), convert.NAMES[:-1], self.arm.home, fixed)
-            self.room = body.closest
-        self.tick, self.lockstep = node.parameter("tick", 0.01), node.parameter("lockstep", False)
-        self.ticks = round(node.parameter("period", 0.1) / self.tick) if self.lockstep else 1
-        log = node.parameter("log", "")
-        self.log = Path(log).open("a") if log else None
+        if asked.model:
+            model = mujoco.MjModel.from_xml_path(asked.model)
+            self.room = Body(model, convert.NAMES[:-1], self.arm.home, asked.fixed).closest
+        self.tick, self.lockstep = asked.tick, asked.lockstep
+        self.ticks = round(asked.period / self.tick) if self.lockstep else 1
+        self.log = Path(asked.log).open("a") if asked.log else None
         self.supervisor: Supervisor | None = None
         self.answered, self.sent, self.moved = -1.0, None, False
         self.pressed = False  # the emergency stop, before there was a supervisor to latch it

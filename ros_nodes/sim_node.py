@@ -12,10 +12,11 @@ import sys
 import numpy as np
 
 from agent.spec import AUDIO, IMAGES, TASK
+from envs import TASK_NAMES
 from envs.arm import JointState
 from envs.tabletop.env import TabletopEnv
 from ros_nodes import convert
-from ros_nodes.arguments import run
+from ros_nodes.arguments import Parameter, run
 from ros_nodes.interfaces import message
 
 SETTLE = 0.3  # s of the wall clock between a new episode and its first observation: all have heard of it by then
@@ -24,14 +25,22 @@ SLACK = 1e-3  # s
 
 
 class SimNode:
-    """Parameters: task, split, seed (of the first episode), episodes (0: until stopped), instruct, lockstep."""
+    """The tabletop with its `~/reset` service."""
+
+    PARAMETERS = {
+        "task": Parameter("pick_up", f"one of {', '.join(TASK_NAMES)}"),
+        "split": Parameter("new_scenes", "of scenes, sentences and voices"),
+        "instruct": Parameter("text", "how the instruction comes: text, voice or both"),
+        "seed": Parameter(1000, "of the first episode", 0, 2**31),
+        "episodes": Parameter(0, "after which it ends; 0: when it is stopped", 0, 10**6),
+        "lockstep": Parameter(False, "each control period waits for its command"),
+    }
 
     def __init__(self, node):
-        self.node = node
-        self.lockstep, self.episodes = node.parameter("lockstep", False), node.parameter("episodes", 0)
-        self.seed, self.done, self.results = node.parameter("seed", 1000), False, []
-        self.env = TabletopEnv(node.parameter("task", "pick_up"), node.parameter("split", "new_scenes"), "joint_position",
-                               node.parameter("instruct", "text"), lazy_images=True)
+        self.node, asked = node, node.parameters(self.PARAMETERS)
+        self.lockstep, self.episodes, self.seed = asked.lockstep, asked.episodes, asked.seed
+        self.done, self.results = False, []
+        self.env = TabletopEnv(asked.task, asked.split, "joint_position", asked.instruct, lazy_images=True)
         self.clock = node.publisher("rosgraph_msgs/msg/Clock", "/clock", "reliable")
         self.joints = node.publisher(convert.JOINTS, "/joint_states", "reliable")
         self.cameras = {name: node.publisher(convert.IMAGE, f"/camera/{name}/image_raw", "reliable")
