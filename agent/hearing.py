@@ -50,6 +50,11 @@ class UtteranceDetector:
         self._onset = self._last = None  # frames; None between utterances
         self._ended = 0  # frame behind the last utterance
 
+    @property
+    def active(self) -> bool:
+        """Whether an utterance, or what may turn out to be one, has begun and not ended."""
+        return self._onset is not None
+
     def push(self, samples: np.ndarray, time: float) -> list[Utterance]:
         """The utterances that have ended; samples (n, C) come directly behind those before, the first one at `time`."""
         samples = np.asarray(samples, np.float32)

@@ -1,0 +1,92 @@
+"""The audio node: blocks whose stamps join, speech that is noticed, sayings that are spoken, mistakes that are named."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from envs.tabletop.sound import SAMPLE_RATE, Noise
+from envs.tabletop.voices import Voice, speak
+from ros_nodes import convert
+from ros_nodes.arguments import ArgumentError, valid
+from ros_nodes.audio_node import AudioNode, FileSource, sound_file
+from ros_nodes.interfaces import message
+
+
+class Node:
+    """A node whose clock is turned by hand."""
+
+    def __init__(self, **given):
+        self.given, self.time, self.sent, self.heard, self.said = given, 100.0, {}, {}, []
+
+    def parameters(self, described):
+        return SimpleNamespace(**valid(self.given, described))
+
+    def now(self):
+        return self.time
+
+    def publisher(self, kind, topic, qos):
+        return self.sent.setdefault(topic, []).append
+
+    def subscribe(self, kind, topic, callback, qos):
+        self.heard[topic] = callback
+
+    def timer(self, period, callback):
+        self.tick = callback
+
+    def log(self, text):
+        self.said.append(text)
+
+    def run(self, seconds, step=0.03):
+        for _ in range(round(seconds / step)):
+            self.time += step
+            self.tick()
+
+
+@pytest.fixture
+def spoken(tmp_path):
+    """A stereo file at 48 kHz in which somebody speaks from 1.0 s on."""
+    wave = np.concatenate([np.zeros(SAMPLE_RATE), speak("press the red button", Voice("espeak", "en-us+f3")), np.zeros(8000)])
+    noisy = np.repeat(wave[:, None], 2, 1) + Noise(np.random.default_rng(0), 2, 30.0).take(len(wave))
+    soundfile.write(tmp_path / "said.wav", np.repeat(noisy, 3, 0), 3 * SAMPLE_RATE)
+    return tmp_path / "said.wav", len(wave) / SAMPLE_RATE
+
+
+def test_a_file_is_heard_at_the_pace_of_the_clock_and_speech_is_noticed(spoken):
+    path, seconds = spoken
+    node = Node(source=str(path))
+    AudioNode(node)
+    node.run(seconds + 1.0)
+    stamps = np.array([convert.seconds(a.header.stamp) for a in node.sent["/audio"]])
+    np.testing.assert_allclose(stamps, 100.0 + 0.05 * np.arange(len(stamps)), atol=1e-6)
+    assert len(stamps) == pytest.approx((seconds + 1.0) / 0.05, abs=2)
+    heard = np.concatenate([convert.from_audio(a, SAMPLE_RATE, 2) for a in node.sent["/audio"]])
+    assert np.abs(heard[SAMPLE_RATE : round(seconds * SAMPLE_RATE)]).max() > 0.05 and not heard[round((seconds + 0.1) * SAMPLE_RATE) :].any()
+    assert [a.data for a in node.sent["/audio/active"]] == [False, True, False]
+    assert len(node.said) == 1 and node.said[0].startswith("somebody spoke from 100.")  # a little before the first word
+
+
+def test_a_repeated_file_goes_on(tmp_path):
+    soundfile.write(tmp_path / "tone.wav", np.linspace(-0.5, 0.5, 1000), SAMPLE_RATE, subtype="FLOAT")
+    source = FileSource(str(tmp_path / "tone.wav"), SAMPLE_RATE, 2, 800, 0.0, True)
+    heard = np.concatenate([samples for _, samples in source.read(0.2)])
+    np.testing.assert_allclose(heard[:, 1], np.resize(np.linspace(-0.5, 0.5, 1000), len(heard)), atol=1e-3)
+    assert len(heard) == 3200 and not list(source.read(0.2))
+
+
+def test_what_is_to_be_said_is_spoken(spoken):
+    node, played = Node(source=str(spoken[0])), []
+    AudioNode(node, play=lambda wave, rate: played.append((wave, rate)))
+    node.heard["/say"](message("std_msgs/msg/String")("I hold the red cube"))
+    assert len(played) == 1 and played[0][1] == SAMPLE_RATE and 1.0 < len(played[0][0]) / SAMPLE_RATE < 3.0
+    node.heard["/say"](message("std_msgs/msg/String")(""))
+    assert len(played) == 1 and "nothing to be spoken" in node.said[-1]
+
+
+def test_files_that_are_none_are_named(tmp_path):
+    (tmp_path / "text.wav").write_text("no sound")
+    soundfile.write(tmp_path / "five.wav", np.zeros((10, 5)), SAMPLE_RATE)
+    for name, why in (("none.wav", "no file"), ("text.wav", "source"), ("five.wav", "5 channels; some in 1 or 2 are needed")):
+        with pytest.raises(ArgumentError, match=why):
+            sound_file(str(tmp_path / name), SAMPLE_RATE, 2)
