@@ -6,6 +6,7 @@ import sys
 from collections import deque
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from agent.perception import Senses, Stale
@@ -17,8 +18,10 @@ from ros_nodes import convert
 from ros_nodes.arguments import Parameter, known, run
 from ros_nodes.interfaces import message
 from ros_nodes.lifecycle import ACTIVE, Lifecycle
+from ros_nodes.task_server import TaskServer
 
 REMEMBERED = 1000  # commands
+STILL = 1e-4  # rad between two commands of a robot that stands
 
 
 class AgentNode:
@@ -27,7 +30,8 @@ class AgentNode:
     which is not given while a sensor is late or missing. A stamp that goes back begins everything anew.
 
     A managed node: `configure` loads the weights and subscribes, `activate` begins to decide, `deactivate` falls silent,
-    so that the supervisor brings the robot to a stand and holds it.
+    so that the supervisor brings the robot to a stand and holds it. The action execute_task takes an instruction as a
+    goal (ros_nodes/task_server.py).
     """
 
     PARAMETERS = {
@@ -38,6 +42,7 @@ class AgentNode:
         "oldest": Parameter(0.3, "s that an observation may be old", 0.02, 5.0),
         "seed": Parameter(0, "of the decisions' random numbers", 0, 2**31),
         "threads": Parameter(1, "of PyTorch", 1, 64),
+        "settled": Parameter(3.0, "s of standing still, after moving, that end a goal of execute_task", 0.5, 60.0),
         "lockstep": Parameter(False, "answer a joint state only when all that belongs to it has come"),
         "autostart": Parameter(True, "configure and activate without being asked"),
     }
@@ -48,7 +53,7 @@ class AgentNode:
         self.weights, self.arm = asked.weights, known("arm", asked.arm, ARMS)
         self.period, self.seed, self.bounds = asked.period, asked.seed, (asked.tolerance, asked.oldest)
         self.lockstep = asked.lockstep
-        self.text, self.trouble, self.subscribed = "", "", False
+        self.settled, self.text, self.trouble, self.held, self.task = asked.settled, "", "", False, None
         self.life = Lifecycle(node, {"configure": self.configure, "activate": self.begin})
         if asked.autostart:
             self.life.change("configure")
@@ -59,9 +64,8 @@ class AgentNode:
         self.policy = self.policy or MMLLMPolicy.load(self.weights)
         self.spec = self.policy.model.spec
         self.begin()
-        if not self.subscribed:
+        if self.task is None:
             self.subscribe()
-        self.subscribed = True
 
     def subscribe(self) -> None:
         node = self.node
@@ -74,6 +78,8 @@ class AgentNode:
         node.subscribe("std_msgs/msg/String", "/instruction", self.instruct, "latched")
         node.subscribe(convert.TRAJECTORY, "/joint_commands", self.commanded, "reliable")
         node.subscribe(convert.JOINTS, "/joint_states", self.joints, "reliable")
+        node.subscribe("std_msgs/msg/String", "/episode", self.judged, "latched")
+        self.task = TaskServer(node, self.go_for, self.hold, self.settled)
 
     def begin(self) -> None:
         """Forget what was sensed, heard and commanded, not the instruction."""
@@ -108,17 +114,39 @@ class AgentNode:
             self.node.log(str(error))
 
     def instruct(self, said) -> None:
-        self.text = said.data
+        self.go_for(said.data)
+
+    def go_for(self, text: str) -> None:
+        """Begin anew with an instruction; with none, listen for a spoken one."""
+        self.text, self.held = text, False
         self.begin()
-        self.node.log(f"told: {said.data or '(listening)'}")
+        self.node.log(f"told: {text or '(listening)'}")
+
+    def hold(self) -> None:
+        """Fall silent until there is something new to do: the supervisor brings the robot to a stand."""
+        self.text, self.held, self.pending = "", True, None
+
+    def judged(self, episode) -> None:
+        """What a simulated robot says about its episode."""
+        try:
+            success = convert.from_episode(episode)
+        except convert.ConvertError as error:
+            self.node.log(f"passed over: {error}")
+            return
+        if success is not None:
+            self.task.judged(success)
 
     def commanded(self, trajectory) -> None:
         """What the robot was told, for the time at which its last point is reached."""
         try:
-            self.commands.append(convert.from_command(trajectory, convert.NAMES))
-            self.attend()
+            command = convert.from_command(trajectory, convert.NAMES)
         except convert.ConvertError as error:
             self.node.log(f"passed over: {error}")
+            return
+        if self.commands and np.abs(command.position - self.commands[-1].position).max() > STILL:
+            self.task.moved()
+        self.commands.append(command)
+        self.attend()
 
     def joints(self, state) -> None:
         try:
@@ -137,7 +165,7 @@ class AgentNode:
     def attend(self) -> None:
         """Answer the joint state that waits, in lock-step once all that belongs to it is here."""
         measured = self.pending
-        if measured is None or self.life.state != ACTIVE:
+        if measured is None or self.held or self.life.state != ACTIVE:
             return
         self.senses.sense(STATE, measured.stamp, arm_state(self.arm, measured, self.command_at(measured)))
         if not self.lockstep or (self.senses.complete(measured.stamp) and self.knows_command(measured.stamp)):

@@ -5,6 +5,7 @@ Legend: T points, J joints, n samples, C channels.
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections.abc import Sequence
 from typing import Any
@@ -95,6 +96,19 @@ def from_audio(audio: Any, rate: int, channels: int) -> np.ndarray:
         raise ConvertError(f"audio of {audio.channels} channels at {audio.sample_rate} Hz, {len(audio.data)} samples in "
                            f"all: {channels} at {rate} Hz are needed")
     return np.frombuffer(audio.data, np.int16).reshape(-1, channels).astype(np.float32) / FULL
+
+
+# ---- episodes
+
+
+def from_episode(said: Any) -> bool | None:
+    """What a simulated robot says of its episode (JSON in a String): success, failure, or None while it runs. Raises
+    ConvertError."""
+    try:
+        state = json.loads(said.data)["state"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConvertError(f"episode {said.data[:80]!r}: JSON with a state is needed") from error
+    return {"success": True, "failure": False}.get(state)
 
 
 # ---- joints

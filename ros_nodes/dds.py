@@ -183,14 +183,19 @@ class Node:
         self._attend(reader, handle)
         self._announce()
 
-    def service(self, kind: str, name: str, answer: Callable[[Any, Any], Any]) -> None:
-        """answer(request, response) -> response, for a service type as "std_srvs/srv/Trigger"."""
+    def service(self, kind: str, name: str, answer: Callable[[Any, Any], Any], later: bool = False) -> None:
+        """answer(request, response) -> response, for a service type as "std_srvs/srv/Trigger". later: answer(request,
+        reply), and reply(response) is called when there is something to say."""
         full, (ask, reply) = self.full(name), (f"{kind}_Request", f"{kind}_Response")
         reader = self._reader(f"rq{full}Request", ask, quality("reliable"), call=True)
         writer, sample = self._writer(f"rr{full}Reply", reply, quality("reliable"), call=True), sample_type(reply, True)
 
         def handle(call) -> None:
-            if call.value is not None:
+            if call.value is None:
+                self.log(f"a call of {full} is no {ask}: passed over")
+            elif later:
+                answer(call.value, lambda response: writer.write(sample(response, call.caller)))
+            else:
                 writer.write(sample(answer(call.value, message(reply)()), call.caller))
 
         self._attend(reader, handle)

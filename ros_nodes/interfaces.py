@@ -3,7 +3,8 @@
 `message("sensor_msgs/msg/JointState")` is a class whose attributes are named as rclpy's are, so that a node reads the same
 with rclpy and without a ROS installation. Fields are as in the interface packages of ROS 2 Jazzy; arrays of numbers are
 array.array, uint8[] is bytes. soma_msgs/msg/Audio is our own, for common_interfaces has no sound: stamped with the time of
-the first sample, with rate and channels, samples interleaved.
+the first sample, with rate and channels, samples interleaved. soma_msgs/action/ExecuteTask is our own, too: an instruction
+and the s that it may take (0: any number).
 """
 
 from __future__ import annotations
@@ -71,6 +72,16 @@ rcl_interfaces/msg/Log: builtin_interfaces/msg/Time stamp, uint8 level, string n
 action_msgs/msg/GoalInfo: unique_identifier_msgs/msg/UUID goal_id, builtin_interfaces/msg/Time stamp
 action_msgs/msg/GoalStatus: action_msgs/msg/GoalInfo goal_info, int8 status
 action_msgs/msg/GoalStatusArray: action_msgs/msg/GoalStatus[] status_list
+action_msgs/srv/CancelGoal_Request: action_msgs/msg/GoalInfo goal_info
+action_msgs/srv/CancelGoal_Response: int8 return_code, action_msgs/msg/GoalInfo[] goals_canceling
+soma_msgs/action/ExecuteTask_Goal: string instruction, float64 timeout
+soma_msgs/action/ExecuteTask_Result: bool success, string message
+soma_msgs/action/ExecuteTask_Feedback: string state, float64 elapsed
+soma_msgs/action/ExecuteTask_FeedbackMessage: unique_identifier_msgs/msg/UUID goal_id, soma_msgs/action/ExecuteTask_Feedback feedback
+soma_msgs/action/ExecuteTask_SendGoal_Request: unique_identifier_msgs/msg/UUID goal_id, soma_msgs/action/ExecuteTask_Goal goal
+soma_msgs/action/ExecuteTask_SendGoal_Response: bool accepted, builtin_interfaces/msg/Time stamp
+soma_msgs/action/ExecuteTask_GetResult_Request: unique_identifier_msgs/msg/UUID goal_id
+soma_msgs/action/ExecuteTask_GetResult_Response: int8 status, soma_msgs/action/ExecuteTask_Result result
 soma_msgs/msg/Audio: std_msgs/msg/Header header, uint32 sample_rate, uint8 channels, int16[] data
 control_msgs/msg/JointJog: std_msgs/msg/Header header, string[] joint_names, float64[] displacements, float64[] velocities, float64 duration
 rmw_dds_common/msg/Gid: uint8[16] data

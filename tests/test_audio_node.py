@@ -1,7 +1,5 @@
 """The audio node: blocks whose stamps join, speech that is noticed, sayings that are spoken, mistakes that are named."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import soundfile
@@ -9,39 +7,10 @@ import soundfile
 from envs.tabletop.sound import SAMPLE_RATE, Noise
 from envs.tabletop.voices import Voice, speak
 from ros_nodes import convert
-from ros_nodes.arguments import ArgumentError, valid
+from ros_nodes.arguments import ArgumentError
 from ros_nodes.audio_node import AudioNode, FileSource, sound_file
 from ros_nodes.interfaces import message
-
-
-class Node:
-    """A node whose clock is turned by hand."""
-
-    def __init__(self, **given):
-        self.given, self.time, self.sent, self.heard, self.said = given, 100.0, {}, {}, []
-
-    def parameters(self, described):
-        return SimpleNamespace(**valid(self.given, described))
-
-    def now(self):
-        return self.time
-
-    def publisher(self, kind, topic, qos):
-        return self.sent.setdefault(topic, []).append
-
-    def subscribe(self, kind, topic, callback, qos):
-        self.heard[topic] = callback
-
-    def timer(self, period, callback):
-        self.tick = callback
-
-    def log(self, text):
-        self.said.append(text)
-
-    def run(self, seconds, step=0.03):
-        for _ in range(round(seconds / step)):
-            self.time += step
-            self.tick()
+from tests.by_hand import HandNode
 
 
 @pytest.fixture
@@ -55,7 +24,7 @@ def spoken(tmp_path):
 
 def test_a_file_is_heard_at_the_pace_of_the_clock_and_speech_is_noticed(spoken):
     path, seconds = spoken
-    node = Node(source=str(path))
+    node = HandNode(source=str(path))
     AudioNode(node)
     node.run(seconds + 1.0)
     stamps = np.array([convert.seconds(a.header.stamp) for a in node.sent["/audio"]])
@@ -76,7 +45,7 @@ def test_a_repeated_file_goes_on(tmp_path):
 
 
 def test_what_is_to_be_said_is_spoken(spoken):
-    node, played = Node(source=str(spoken[0])), []
+    node, played = HandNode(source=str(spoken[0])), []
     AudioNode(node, play=lambda wave, rate: played.append((wave, rate)))
     node.heard["/say"](message("std_msgs/msg/String")("I hold the red cube"))
     assert len(played) == 1 and played[0][1] == SAMPLE_RATE and 1.0 < len(played[0][0]) / SAMPLE_RATE < 3.0

@@ -5,28 +5,7 @@ import pytest
 from ros_nodes.arguments import ArgumentError, Parameter, known, usage, valid
 from ros_nodes.interfaces import message
 from ros_nodes.lifecycle import ACTIVE, FINALIZED, INACTIVE, STATES, TRANSITIONS, UNCONFIGURED, Lifecycle
-
-
-class Node:
-    """Keeps what a node is asked to carry."""
-
-    def __init__(self):
-        self.services, self.sent, self.said, self.running = {}, [], [], True
-
-    def publisher(self, kind, topic, qos):
-        return lambda value: self.sent.append((topic, value))
-
-    def service(self, kind, name, answer):
-        self.services[name] = lambda **fields: answer(message(f"{kind}_Request")(**fields), message(f"{kind}_Response")())
-
-    def log(self, text):
-        self.said.append(text)
-
-    def now(self):
-        return 2.5
-
-    def stop(self):
-        self.running = False
+from tests.by_hand import HandNode
 
 
 def asked(node, number=0, label=""):
@@ -35,7 +14,7 @@ def asked(node, number=0, label=""):
 
 
 def test_transitions_are_done_in_order_and_told():
-    done, node = [], Node()
+    done, node = [], HandNode()
     life = Lifecycle(node, {label: lambda label=label: done.append(label) for label in ("configure", "activate", "deactivate")})
     assert life.state == UNCONFIGURED and not asked(node, label="activate")
     assert "no 'activate' from unconfigured: open are configure, shutdown" in node.said[-1]
@@ -43,8 +22,8 @@ def test_transitions_are_done_in_order_and_told():
     assert asked(node, number=3) and life.state == ACTIVE and done == ["configure", "activate"]
     state = node.services["~/get_state"]().current_state
     assert (state.id, state.label) == (3, "active")
-    topic, event = node.sent[-1]
-    assert topic == "~/transition_event" and event.timestamp == 2_500_000_000
+    event = node.sent["~/transition_event"][-1]
+    assert event.timestamp == 100_000_000_000
     assert (event.transition.id, event.start_state.label, event.goal_state.label) == (3, "inactive", "active")
     open_now = [t.transition.label for t in node.services["~/get_available_transitions"]().available_transitions]
     assert open_now == ["deactivate", "shutdown"]
@@ -58,10 +37,10 @@ def test_a_step_that_fails_leaves_the_state_and_says_why():
     def configure():
         raise FileNotFoundError("no weights in there")
 
-    node = Node()
+    node = HandNode()
     life = Lifecycle(node, {"configure": configure})
     assert not asked(node, number=1) and life.state == UNCONFIGURED
-    assert node.said == ["configure failed, still unconfigured: no weights in there"] and not node.sent
+    assert node.said == ["configure failed, still unconfigured: no weights in there"] and not node.sent["~/transition_event"]
 
 
 def test_parameters_are_checked_and_described():

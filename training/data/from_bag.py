@@ -9,7 +9,6 @@ Legend: n samples, C channels; times in s on the sensors' clock.
 
 from __future__ import annotations
 
-import json
 import struct
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -178,9 +177,9 @@ def take(session: Session, topic: str, kind: str, recorded: float, data: bytes, 
     elif topic.endswith("/instruction") and kind == STRING:
         session.told.append(Told(recorded, decode(data, kind).data))
     elif topic.endswith("/episode") and kind == STRING:
-        about = json.loads(decode(data, kind).data)
-        if about.get("state") in ("success", "failure"):
-            session.told.append(Told(recorded, "", about["state"] == "success"))
+        success = convert.from_episode(decode(data, kind))
+        if success is not None:
+            session.told.append(Told(recorded, "", success))
 
 
 def order(session: Session, trajectory: Any, joints: Sequence[str]) -> None:

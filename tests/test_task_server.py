@@ -1,0 +1,84 @@
+"""execute_task: goals that report, succeed, fail, give way and are cancelled; whoever asks for a result gets it once."""
+
+import pytest
+
+from ros_nodes.interfaces import message
+from ros_nodes.task_server import ABORTED, CANCELED, EXECUTING, NONE, SUCCEEDED, TERMINATED, UNKNOWN_GOAL, TaskServer
+from tests.by_hand import HandNode
+
+ACTION = "/execute_task/_action/"
+
+
+def uuid(number):
+    return message("unique_identifier_msgs/msg/UUID")(bytes([number] * 16))
+
+
+class Client:
+    def __init__(self):
+        self.node, self.done = HandNode(), []
+        self.server = TaskServer(self.node, lambda text: self.done.append(text), lambda: self.done.append("HOLD"), 3.0)
+
+    def goal(self, number, instruction="go", timeout=0.0):
+        goal = message("soma_msgs/action/ExecuteTask_Goal")(instruction, timeout)
+        return self.node.services[ACTION + "send_goal"](goal_id=uuid(number), goal=goal).accepted
+
+    def cancel(self, number):
+        info = message("action_msgs/msg/GoalInfo")(uuid(number))
+        return self.node.services[ACTION + "cancel_goal"](goal_info=info)
+
+    def result(self, number):
+        return self.node.services[ACTION + "get_result"](goal_id=uuid(number))
+
+    @property
+    def statuses(self):
+        return [s.status for s in self.node.sent[ACTION + "status"][-1].status_list]
+
+
+def test_a_goal_reports_and_ends_when_the_robot_has_moved_and_stands_still():
+    client = Client()
+    assert client.goal(1, "reach the red cube") and client.done == ["reach the red cube"] and client.statuses == [EXECUTING]
+    waiting = client.result(1)
+    client.node.run(5.0)
+    feedback = client.node.sent[ACTION + "feedback"]
+    assert len(feedback) == pytest.approx(25, abs=1) and feedback[-1].feedback.state == "waiting" and waiting == []
+    client.server.moved()
+    client.node.run(2.0)
+    assert feedback[-1].feedback.state == "moving" and feedback[-1].feedback.elapsed == pytest.approx(7.0, abs=0.3)
+    client.node.run(1.5)
+    assert client.statuses == [SUCCEEDED]
+    assert (waiting[0].status, waiting[0].result.success, waiting[0].result.message) == (SUCCEEDED, True, "stood still for 3 s")
+    client.node.run(1.0)
+    assert len(waiting) == 1 and client.result(1)[0].status == SUCCEEDED  # who asks later is answered, too
+
+
+def test_a_verdict_a_timeout_and_a_new_goal_end_it():
+    client = Client()
+    client.goal(1)
+    client.server.judged(False)
+    assert client.result(1)[0].result.message == "failure"
+    client.goal(2, timeout=2.0)
+    client.node.run(2.5)
+    assert client.result(2)[0].status == ABORTED and client.done[-1] == "HOLD"
+    client.goal(3)
+    client.goal(4, "something else")
+    assert client.statuses == [ABORTED, ABORTED, ABORTED, EXECUTING] and client.done[-1] == "something else"
+    client.server.judged(True)
+    assert client.result(4)[0].result.success
+
+
+def test_a_goal_is_cancelled_by_its_number_or_with_all_and_then_the_robot_holds():
+    client = Client()
+    client.goal(1)
+    assert client.cancel(2).return_code == UNKNOWN_GOAL and client.statuses == [EXECUTING]
+    answer = client.cancel(1)
+    assert answer.return_code == NONE and bytes(answer.goals_canceling[0].goal_id.uuid) == bytes([1] * 16)
+    assert client.done == ["go", "HOLD"] and client.statuses == [CANCELED] and client.result(1)[0].status == CANCELED
+    assert client.cancel(1).return_code == TERMINATED
+    client.goal(3)
+    assert client.cancel(0).return_code == NONE and client.statuses[-1] == CANCELED
+
+
+def test_what_is_no_goal_is_refused_and_unknown_results_are_answered():
+    client = Client()
+    assert not client.goal(1, "  ") and not client.goal(1, "go", -1.0) and client.done == []
+    assert client.result(9)[0].status == 0
