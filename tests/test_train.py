@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from tests.little_workers import train_together
 from tests.tiny import tiny_model, tiny_sample
 from training.data.windows import foreseen
 from training.train import Average, Schedule, Trainer, TrainError, bf16, parameter_groups
+from training.workers import together
 
 
 class Stream:
@@ -52,6 +54,17 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(tmp_path):
     for name in ("model", "average", "optimizer"):
         a, b = (load_file(tmp_path / run / "resume" / f"{name}.safetensors") for run in ("whole", "parts"))
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), name
+
+
+def test_processes_that_train_together_stay_alike_and_write_once(tmp_path):
+    together(train_together, (str(tmp_path),), 2)
+    one, other = (load_file(tmp_path / f"{rank}.st") for rank in (0, 1))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    alone = trainer(tmp_path / "alone", 3)
+    alone.run()
+    assert not torch.equal(one["skill_head.net.weight"], alone.model.skill_head.net.weight)  # both saw other batches
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2] and (tmp_path / "weights" / "model.safetensors").is_file()
 
 
 class Interrupt:

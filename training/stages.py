@@ -6,11 +6,13 @@ Both take what `soma train` reads from training/configs/train.yaml and training/
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Mapping
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase
 
 from agent import checkpoint
@@ -27,16 +29,22 @@ from training.data.frame_cache import FrameCache
 from training.data.mixture import Mixture
 from training.data.speech import Utterances, bank_sentences
 from training.data.windows import DemoWindows, Dropout
-from training.train import Schedule, TrainError, Trainer
+from training.train import Schedule, TrainError, Trainer, share_of_cpu
+from training.workers import together
 
 
 def train(cfg: Mapping[str, Any]) -> Path:
     """Run one stage; gives the directory of the averaged weights. Raises TrainError for settings that cannot work."""
     stages = {"demos": demos, "dagger": dagger, "hearing": hearing}
-    kind = cfg["stage"]["kind"]
+    kind, processes = cfg["stage"]["kind"], cfg["processes"]
     if kind not in stages:
         raise TrainError(f"stage kind {kind!r}: allowed are {', '.join(stages)}")
-    torch.set_num_threads(cfg["threads"])
+    if cfg["stage"]["batch"] % processes:
+        raise TrainError(f"{processes} processes cannot share a batch of {cfg['stage']['batch']} evenly")
+    if processes > 1 and "RANK" not in os.environ:
+        together(train, (cfg,), processes)
+        return Path(cfg["out"]) / "weights"
+    torch.set_num_threads(max(1, cfg["threads"] // processes))
     trainer = stages[kind](cfg)
     trainer.run()
     return trainer.out / "weights"
@@ -72,9 +80,11 @@ def dagger(cfg: Mapping[str, Any]) -> Trainer:
         trainer = demos(with_practice(cfg, folders, practice))
         trainer.run(until=step)
         practice.append(str(trainer.out / f"practice_{n}"))
-        collect(practice[-1], tasks, stage["episodes"], stage["env"]["kwargs"], stage["env"]["id"],
-                seed=stage["first_seed"] * n, perturb=stage["perturb"], workers=cfg["threads"],
-                learner=str(trainer.out / "weights"))
+        if trainer.accelerator.is_main_process:
+            collect(practice[-1], stage["tasks"] or tasks, stage["episodes"], stage["env"]["kwargs"], stage["env"]["id"],
+                    seed=stage["first_seed"] * n, perturb=stage["perturb"], workers=cfg["threads"],
+                    learner=str(trainer.out / "weights"))
+        trainer.accelerator.wait_for_everyone()
     return demos(with_practice(cfg, folders, practice))
 
 
@@ -94,9 +104,10 @@ def tasks_of(readers: list[DemoReader]) -> list[str]:
 
 def windows_of(reader: DemoReader, folder: str, processor: Processor, horizon: int, cfg: Mapping[str, Any]) -> DemoWindows:
     stage = cfg["stage"]
-    cache = FrameCache.build(reader, Path(folder) / "frames", processor.image_size)
-    return DemoWindows(reader, cache, processor, horizon, stage["batch"], stage["decisions"], cfg["seed"], remix,
-                       Dropout(**stage["dropout"]), stage["queries"])
+    with PartialState(cpu=share_of_cpu()).main_process_first():
+        cache = FrameCache.build(reader, Path(folder) / "frames", processor.image_size)
+    return DemoWindows(reader, cache, processor, horizon, stage["batch"] // cfg["processes"], stage["decisions"],
+                       cfg["seed"], remix, Dropout(**stage["dropout"]), stage["queries"])
 
 
 def hearing(cfg: Mapping[str, Any]) -> Trainer:
@@ -106,8 +117,9 @@ def hearing(cfg: Mapping[str, Any]) -> Trainer:
     model, processor, page = checkpoint.load(cfg["init"])
     stage = cfg["stage"]
     sentences = bank_sentences(stage["sentences"], cfg["seed"])
-    VoiceBank.build(cfg["data"], sentences, "train", stage["voices"], cfg["seed"], cfg["threads"])
-    data = Utterances(cfg["data"], processor, stage["batch"], cfg["seed"])
+    with PartialState(cpu=share_of_cpu()).main_process_first():
+        VoiceBank.build(cfg["data"], sentences, "train", stage["voices"], cfg["seed"], cfg["threads"])
+    data = Utterances(cfg["data"], processor, stage["batch"] // cfg["processes"], cfg["seed"])
     return Trainer(model, page["model"], processor.tokenizer, data, schedule(cfg), cfg["out"], page["notes"])
 
 

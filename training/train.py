@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Mapping
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from agent import checkpoint
 from agent.model import EmbodiedModel
+from training.workers import one_thread_each
 
 
 class TrainError(ValueError):
@@ -66,6 +68,11 @@ def fast_bf16_cpu() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+def share_of_cpu() -> bool:
+    """Whether this is one of several processes that train together without a GPU; Accelerate has to be told so."""
+    return "RANK" in os.environ and not torch.cuda.is_available()
+
+
 def parameter_groups(model: nn.Module, schedule: Schedule) -> list[dict]:
     """Freeze what no prefix names; weight decay for matrices. Raises TrainError for a prefix that matches nothing."""
     for prefix in schedule.train:
@@ -104,14 +111,20 @@ class Average:
 
 
 class Trainer:
-    """Model, optimiser, average and their state on disk; `run` is the loop. notes: plain values kept in the checkpoint."""
+    """Model, optimiser, average and their state on disk; `run` is the loop. notes: plain values kept in the checkpoint.
+
+    Of several processes (training.workers.together, torchrun, accelerate launch) each takes its own batches of `data`, the
+    gradients are averaged, and the first one writes.
+    """
 
     def __init__(self, model: EmbodiedModel, config: Mapping, tokenizer, data, schedule: Schedule, out: str | Path,
                  notes: Mapping | None = None):
         self.notes = dict(notes or {})
         self.model, self.config, self.tokenizer, self.data = model, config, tokenizer, data
         self.schedule, self.out, self.step = schedule, Path(out), 0
-        self.accelerator, self.bf16 = Accelerator(), bf16(schedule.precision)
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a batch without sound, a stage without speech
+        self.accelerator = Accelerator(cpu=share_of_cpu(), kwargs_handlers=[unused])
+        self.bf16 = bf16(schedule.precision)
         groups = parameter_groups(model, schedule)
         self.optimizer = torch.optim.AdamW(groups, lr=schedule.rate, betas=(0.9, 0.98), eps=1e-8, fused=True)
         self.average = Average(model, schedule.ema)
@@ -121,23 +134,28 @@ class Trainer:
         """Train from where the last checkpoint in `out` stands: to the schedule's end, or to step `until` of it."""
         self.resume()
         until = min(until or self.schedule.steps, self.schedule.steps)
-        steps = range(self.step, until)
+        count, first = self.accelerator.num_processes, self.accelerator.is_main_process
+        steps = range(self.step * count + self.accelerator.process_index, until * count, count)
+        one_thread_each()  # of the loader's processes
         loader = DataLoader(self.data, batch_size=None, sampler=steps, num_workers=self.schedule.workers,
                             multiprocessing_context="spawn" if self.schedule.workers else None,
                             prefetch_factor=4 if self.schedule.workers else None)
         log = Log(self.out)
         self.ready.train()
-        for batch in tqdm(loader, initial=self.step, total=self.schedule.steps, unit="step", smoothing=0.05):
+        bar = tqdm(loader, initial=self.step, total=self.schedule.steps, unit="step", smoothing=0.05, disable=not first)
+        for batch in bar:
             losses = self.update(batch)
-            log.add(losses, len(batch.text) * batch.known.shape[1])
-            if self.step % self.schedule.log_every == 0:
+            log.add(losses, count * len(batch.text) * batch.known.shape[1])
+            if first and self.step % self.schedule.log_every == 0:
                 log.write(self.step, self.schedule.at(self.step))
             if self.step % self.schedule.save_every == 0 or self.step == until:
                 self.save()
+        self.accelerator.wait_for_everyone()
 
     def update(self, batch) -> dict[str, float]:
         """One optimiser step. All random numbers of a step come from its own seed, so a resumed run is the same run."""
-        torch.manual_seed(self.schedule.seed * 1_000_003 + self.step)
+        place = self.step * self.accelerator.num_processes + self.accelerator.process_index
+        torch.manual_seed(self.schedule.seed * 1_000_003 + place)
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.at(self.step)
         device = self.accelerator.device

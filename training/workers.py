@@ -1,10 +1,11 @@
-"""The same job in several processes: each makes its worker once, then takes one job after the other."""
+"""Several processes: many jobs shared out among them (`each`), or one job that all do together (`together`)."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import socket
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ def each(make: Callable[..., Callable], args: tuple, jobs: Sequence, workers: in
         work = make(*args)
         yield from ((job, work(job)) for job in jobs)
         return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # taken over by the workers
+    one_thread_each()
     spawn = multiprocessing.get_context("spawn")  # never fork after a GL context or a video was opened
     with ProcessPoolExecutor(min(workers, len(jobs)), spawn, _start, (make, args)) as pool:
         running = {pool.submit(_run, job): job for job in jobs}
@@ -35,6 +36,30 @@ def each(make: Callable[..., Callable], args: tuple, jobs: Sequence, workers: in
             raise WorkerError("a worker process was killed (out of memory?): run again to go on") from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def together(run: Callable[..., Any], args: tuple, processes: int) -> None:
+    """run(*args) in processes that find each other as torch.distributed's do (over the loopback interface); what one
+    raises ends all."""
+    import torch.multiprocessing
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_together, (run, args, processes, port), nprocs=processes)
+
+
+def _together(rank: int, run: Callable[..., Any], args: tuple, processes: int, port: int) -> None:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes,
+             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    one_thread_each()
+    run(*args)
+
+
+def one_thread_each() -> None:
+    """Numerical libraries of processes that are started from now on use one thread; those of this one are loaded."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def _start(make: Callable[..., Callable], args: tuple) -> None:
