@@ -51,6 +51,38 @@ class SkillHead(nn.Module):
         return error / (target >= 0).sum().clamp(min=1)
 
 
+class SourceHead(nn.Module):
+    """From the newest sound token: whether the task's own sound is heard in it, and where it comes from, linearly, so that
+    nothing else need work it out. Without this a learner finds the way in what the demonstrator's hand already does."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.net = nn.Linear(width, 4)
+
+    def forward(self, sound: Tensor, source: Tensor, heard: Tensor) -> Tensor:
+        """sound (B, K, width), source (B, K, 4): 1 or 0 for sounding or not, -1 where no label says, and x, y, z in m;
+        heard (B, K) bool -> scalar loss."""
+        out, known = self.net(sound).float(), heard & (source[..., 0] >= 0)
+        there = known & (source[..., 0] > 0)
+        sounding = nn.functional.binary_cross_entropy_with_logits(out[..., 0][known], source[..., 0][known], reduction="sum")
+        off = (out[..., 1:][there] - source[..., 1:][there] / 0.1).abs().sum()
+        return sounding / known.sum().clamp(min=1) + off / there.sum().clamp(min=1)
+
+
+class LayoutHead(nn.Module):
+    """From an <act> token: where all that its instruction mentions stands, in the order of the words, linearly. Pushing
+    looks at the object and must know of the square; carrying looks at the bowl and must know what comes next."""
+
+    def __init__(self, width: int, most: int):
+        super().__init__()
+        self.net = nn.Linear(width, 3 * most)
+
+    def forward(self, act: Tensor, places: Tensor, weight: Tensor) -> Tensor:
+        """act (B, K, width), places (B, K, M, 3) m, weight (B, K, M) -> scalar loss; M at most `most`."""
+        guess = self.net(act).float().unflatten(-1, (-1, 3))[:, :, : places.shape[2]]
+        return ((guess - places / 0.1).abs().sum(-1) * weight).sum() / weight.sum().clamp(min=1.0)
+
+
 def cells(objects: Tensor, side: int, column: int) -> Tensor:
     """Object rows (M, O, 9) -> for each cell (M, P P, 4): kind (KINDS - 1: nothing), colour, u and v in the cell
     (-1..1). Objects outside the image (u < 0) are left out."""

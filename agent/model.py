@@ -7,9 +7,10 @@ The backbone reads the sound first, then K decisions of one episode, each of whi
 
 A decision reads the sound that had been heard, its own body and the text that was known, nothing of another decision;
 K decisions so share one encoding of the sound. A query is another text with an <act> of its own over the same body: in
-training, many questions "where is it" to one look. Things that the instruction mentions are asked for, too, at the
-token that ends their name (phrase grounding, as in MDETR, Kamath et al. 2021), so that where they are is known in the
-text before it is decided what to go for. On the robot K is 1, and nothing but the instruction is asked.
+training, many questions "where is it" to one look. Each word of the instruction is asked for, too, and the tokens that
+end a thing's name learn to answer (phrase grounding, as in MDETR, Kamath et al. 2021); then the <act> token deliberates
+over the words and where each points, before it points at what to go for. On the robot K is 1, and nothing but the
+instruction is asked.
 
 Legend: B samples, K decisions, R = B K rows, N memory tokens, M body tokens, L text tokens, Q queries, T tokens of a
 row, W of N that it remembers, D width.
@@ -24,10 +25,10 @@ from torch import Tensor, nn
 
 from agent.backbone import Backbone, Thought
 from agent.generators.flow import Prefix
-from agent.generators.goal import Goal, GoalPointer, pixel_loss, point_loss
-from agent.grounding import ObjectHead, SkillHead
+from agent.generators.goal import Deliberation, Goal, GoalPointer, pixel_loss, point_loss
+from agent.grounding import LayoutHead, ObjectHead, SkillHead, SourceHead
 from agent.normalizer import Normalizer
-from agent.processor import Batch
+from agent.processor import MENTIONS, Batch
 from agent.projectors import SpokenText
 from agent.spec import Spec
 from agent.encoders.speech import BLANK
@@ -42,8 +43,10 @@ class Mind(NamedTuple):
     visible: Tensor  # (R, 1, W + T) bool: what each <act> token may read
     positions: Tensor  # (R, 1) of the <act> tokens
     act: Tensor  # (B, K, D): the instruction's <act> tokens
-    goal: Goal  # of the instruction (first), the queries, and the things that the instruction mentions
+    goal: Goal  # of the instruction (first) and the queries
+    words: Goal  # of each token of the instruction
     grids: dict[str, Tensor]  # camera -> (B K, P, P, width)
+    sound: Tensor  # (B, K, D): the newest memory token that had been heard, zero before the first
 
 
 class EmbodiedModel(nn.Module):
@@ -94,6 +97,9 @@ class EmbodiedModel(nn.Module):
         self.tool_columns = [spec.state.index(name) for name in named] if len(named) == 3 else []
         self.pointer = GoalPointer(width, dict.fromkeys(spec.cameras, self.vision.grid), self.vision.width,
                                    len(spec.state))
+        self.deliberation = Deliberation(width)
+        self.layout_head = LayoutHead(width, MENTIONS)
+        self.source_head = SourceHead(width) if self.audio else None
 
     # -- stages 1 and 2: encode and project ---------------------------------------------------------------------
 
@@ -150,21 +156,16 @@ class EmbodiedModel(nn.Module):
         positions = layout.positions(heard, asks_seen)
         past = self.recall(memory).parts(layout.remembered(heard)) if layout.memory else None
         thought = self.backbone(torch.cat([body, *asks], 2).flatten(0, 1), visible, positions, past)
-        acts = thought.hidden[:, layout.act_indices()].unflatten(0, shape)
-        asked = torch.cat([acts, self.mentioned(thought, layout, batch.mentions, shape)], 2)
-        views = {name: grid.unflatten(0, shape) for name, grid in grids.items()}
-        sound = newest(memory, heard, batch.absent.get("audio"))
-        goal = self.pointer(asked, self.felt(batch), sound, views, self.tool(batch), batch.absent)
+        hidden = thought.hidden.unflatten(0, shape)
+        acts, words = hidden[:, :, layout.act_indices()], hidden[:, :, layout.words()]
+        sound = newest(memory, heard)
+        senses = (self.felt(batch), _hide(sound, batch.absent.get("audio")),
+                  {name: grid.unflatten(0, shape) for name, grid in grids.items()}, self.tool(batch), batch.absent)
+        named = self.pointer(words, *senses)
+        acts = torch.cat([self.deliberation(acts[:, :, 0], words, named, asks_seen[0][..., :-1]), acts[:, :, 1:]], 2)
         act = layout.act_indices()[:1]
-        return Mind(thought, visible[:, act], positions[:, act], acts[:, :, 0], goal, grids)
-
-    def mentioned(self, thought: Thought, layout: "Layout", mentions: Tensor | None, shape) -> Tensor:
-        """Hidden states (B, K, M, D) of the tokens `mentions` (B, M) of each decision's instruction."""
-        if mentions is None:
-            return thought.hidden.new_zeros(*shape, 0, thought.hidden.shape[-1])
-        places = (layout.body + mentions.clamp(min=0)).repeat_interleave(shape[1], 0)
-        index = places[..., None].expand(-1, -1, thought.hidden.shape[-1])
-        return thought.hidden.gather(1, index).unflatten(0, shape)
+        return Mind(thought, visible[:, act], positions[:, act], acts[:, :, 0], self.pointer(acts, *senses), named, grids,
+                    sound)
 
     def recall(self, memory: Tensor) -> Thought:
         """What the backbone makes of the sound (B, N, D) alone, of which each token sees the last `self.memory` up to
@@ -224,8 +225,14 @@ class EmbodiedModel(nn.Module):
         targets = (x.flatten(0, 1)[:, None] for x in (actions, batch.action_weight))
         losses = {"action": self.generator.loss(self.prefix(mind), *targets)}
         if batch.goal is not None:
-            losses["goal"] = point_loss(mind.goal, batch.goal, batch.goal_weight)
-            losses["pixel"] = pixel_loss(mind.goal, batch.goal_pixels, batch.goal_weight, batch.absent)
+            goal = mind.goal
+            if batch.mentions is not None:
+                goal, mentioned = goal.joined(mind.words.of(batch.mentions)), slice(-batch.mentions.shape[1], None)
+                losses["layout"] = self.layout_head(mind.act, batch.goal[:, :, mentioned], batch.goal_weight[:, :, mentioned])
+            losses["goal"] = point_loss(goal, batch.goal, batch.goal_weight)
+            losses["pixel"] = pixel_loss(goal, batch.goal_pixels, batch.goal_weight, batch.absent)
+        if batch.source is not None and batch.heard is not None and self.source_head:
+            losses["source"] = self.source_head(mind.sound, batch.source, batch.heard > 0)
         if batch.objects is not None and self.object_heads:
             rows = batch.objects.flatten(0, 1)
             each = [head(mind.grids[name], rows, name) for name, head in self.object_heads.items()]
@@ -310,6 +317,10 @@ class Layout(NamedTuple):
         """(1 + Q,) places of the asks' <act> tokens in a row."""
         return self.body + torch.tensor(self.asks).cumsum(0) - 1
 
+    def words(self) -> slice:
+        """Places of the instruction's tokens in a row, without its <act>."""
+        return slice(self.body, self.body + self.asks[0] - 1)
+
 
 def _mean(tokens: Tensor, seen: Tensor) -> Tensor:
     """Mean over the tokens (B, K, L, D) that are seen (B, K, L); zero where none is."""
@@ -317,10 +328,10 @@ def _mean(tokens: Tensor, seen: Tensor) -> Tensor:
     return (tokens * weight).sum(2) / weight.sum(2).clamp(min=1.0)
 
 
-def newest(memory: Tensor, heard: Tensor, deaf: Tensor | None) -> Tensor:
+def newest(memory: Tensor, heard: Tensor) -> Tensor:
     """Of the memory tokens (B, N, D), the last that each decision has heard (B, K); zero before the first."""
     before = nn.functional.pad(memory, (0, 0, 1, 0))
-    return _hide(before.gather(1, heard[..., None].expand(-1, -1, memory.shape[-1])), deaf)
+    return before.gather(1, heard[..., None].expand(-1, -1, memory.shape[-1]))
 
 
 def _hide(values: Tensor, absent: Tensor | None) -> Tensor:

@@ -9,6 +9,8 @@ A sample is a stretch of one episode with K decisions in it, in the project's ke
     utterance (n,): an instruction as spoken, mono; optional
     action (K, H, A), action_weight (K, H): training targets; optional
     annotation.objects (K, O, 9): what a simulator knows; training only, optional
+    source (K, 4): whether the newest whole memory token holds the task's own sound (1, 0, or -1 if nothing says), and
+        where that comes from, m; training only, optional
     skill: int, class of the task that is asked for, -1 if nothing says; training only, optional
     queries (K, Q) str: names of things, asked beside the instruction; training only, optional
     mentions (M,): how many characters of the task end with the name of a thing, -1 for none; training only, optional
@@ -35,6 +37,7 @@ from agent.tokenizer import encode
 
 OBJECTS = "annotation.objects"
 MAX_TEXT = 48
+MENTIONS = 4  # things named in an instruction at most
 
 
 @dataclass
@@ -54,6 +57,7 @@ class Batch:
     action: Tensor | None = None  # (B, K, H, A), physical units
     action_weight: Tensor | None = None  # (B, K, H)
     objects: Tensor | None = None  # (B, K, O, 9)
+    source: Tensor | None = None  # (B, K, 4)
     skill: Tensor | None = None  # (B,) int64
     queries: Tensor | None = None  # (B, K, Q, L') int64
     mentions: Tensor | None = None  # (B, M) int64: the token of `text` that ends a thing's name, -1 for none
@@ -88,7 +92,7 @@ class Processor:
         batch.objects = _stack(samples, OBJECTS)
         if "skill" in samples[0]:
             batch.skill = torch.tensor([s["skill"] for s in samples])
-        for key in ("goal", "goal_pixels", "goal_weight"):
+        for key in ("source", "goal", "goal_pixels", "goal_weight"):
             setattr(batch, key, _stack(samples, key))
         if "queries" in samples[0]:
             names = np.stack([s["queries"] for s in samples])

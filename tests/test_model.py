@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from agent import checkpoint
 from agent.encoders.audio import CausalAudioEncoder
 from agent.generators.flow import FlowMatching, Prefix
-from agent.generators.goal import CameraPointer, fused
-from agent.grounding import KINDS, cells
+from agent.generators.goal import CameraPointer, Deliberation, Goal, fused
+from agent.grounding import KINDS, LayoutHead, SourceHead, cells
 from agent.model import Layout
 from agent.normalizer import Normalizer
 from agent.processor import Batch
@@ -92,22 +92,62 @@ def test_absent_modality_is_masked():
 
 
 def test_a_mentioned_thing_is_asked_for_at_its_own_token():
-    """The pointer gets the hidden state of the token that ends the name, and the instruction's own answer stays."""
+    """What the words point at is learned where a name ends, and what is learned beside the instruction changes no answer."""
     model, processor, _ = tiny_model()
     sample = tiny_sample(np.random.default_rng(6)) | {TASK: SENTENCES[0]}
     ends = [SENTENCES[0].index(name) + len(name) for name in ("red cube", "blue bowl")]
     batch = processor([sample | {"mentions": np.array([*ends, -1])}])
     words = [processor.tokenizer.decode([batch.text[0, i]]).strip() for i in batch.mentions[0, :2]]
     assert words == ["cube", "bowl"] and batch.mentions[0, 2] == -1
-    seen = []
-    handle = model.pointer.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     mind = model.think(batch)
-    handle.remove()
-    body = mind.thought.hidden.shape[1] - len(batch.text[0]) - 1 - 2 * (batch.queries.shape[-1] + 1)
-    hidden = mind.thought.hidden.unflatten(0, (1, 3))[0]
-    torch.testing.assert_close(seen[0][0, :, 3:5], hidden[:, body + batch.mentions[0, :2]])
-    batch.mentions = None
-    torch.testing.assert_close(model.think(batch).goal.readout[:, :, 0], mind.goal.readout[:, :, 0])
+    both = mind.goal.joined(mind.words.of(batch.mentions))
+    assert both.point.shape == (1, 3, 3 + 3, 3)
+    for part, whole in ((both.point, mind.words.point), (both.logits["front"], mind.words.logits["front"])):
+        torch.testing.assert_close(part[:, :, 3:5], whole[:, :, batch.mentions[0, :2]])
+    batch.mentions = batch.queries = None
+    torch.testing.assert_close(model.think(batch).goal.readout[:, :, 0], mind.goal.readout[:, :, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_deliberation_begins_as_the_act_token_and_reads_only_words_that_are_there():
+    torch.manual_seed(0)
+    deliberation = Deliberation(16, heads=2)
+    act, words, seen = torch.randn(2, 3, 16), torch.randn(2, 3, 5, 16), torch.arange(5).expand(2, 3, 5) < 3
+    named = Goal(torch.randn(2, 3, 5, 3), None, None, torch.randn(2, 3, 5, 16), {}, {})
+    torch.testing.assert_close(deliberation(act, words, named, seen)[:, :, 0], act)
+    torch.nn.init.normal_(deliberation.out.weight)
+    first = deliberation(act, words, named, seen)
+    padded = torch.where(seen[..., None], words, 7.0)
+    torch.testing.assert_close(deliberation(act, padded, named, seen), first)
+    nothing = Goal(torch.zeros(2, 3, 0, 3), None, None, torch.zeros(2, 3, 0, 16), {}, {})
+    deliberation.eval()
+    assert deliberation(act, words[:, :, :0], nothing, seen[..., :0]).shape == (2, 3, 1, 16)  # nothing was said yet
+    deliberation.train()
+    moved = named._replace(point=named.point + torch.tensor([0.02, 0.0, 0.0]))
+    assert (deliberation(act, words, moved, seen) - first).abs().max() > 1e-2
+
+
+def test_the_layout_head_learns_the_places_of_what_is_there():
+    torch.manual_seed(0)
+    head, act = LayoutHead(8, 4), torch.randn(1, 2, 8, requires_grad=True)
+    places, weight = torch.rand(1, 2, 3, 3), torch.tensor([[[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]])
+    head(act, places, weight).backward()
+    assert (act.grad.abs().sum(-1) > 0).tolist() == [[True, False]]
+    with torch.no_grad():
+        head.net.weight.zero_()
+        head.net.bias[:9] = places[0, 0].flatten() / 0.1
+    assert head(act, places, weight) < 1e-5
+
+
+def test_the_source_head_learns_from_what_is_labelled_and_heard_only():
+    torch.manual_seed(0)
+    head, sound = SourceHead(8), torch.randn(1, 4, 8, requires_grad=True)
+    source = torch.tensor([[[1.0, 0.5, 0.1, 0.0], [0.0] * 4, [-1.0] * 4, [1.0, 0.2, 0.2, 0.0]]])
+    head(sound, source, torch.tensor([[True, True, True, False]])).backward()
+    assert (sound.grad.abs().sum(-1) > 0).tolist() == [[True, True, False, False]]
+    with torch.no_grad():
+        head.net.weight.zero_()
+        head.net.bias[:] = torch.tensor([50.0, 5.0, 1.0, 0.0])
+    assert head(sound[:, :1], source[:, :1], torch.tensor([[True]])) < 1e-4
 
 
 def test_sound_that_is_older_than_the_memory_changes_nothing():
@@ -341,6 +381,6 @@ def test_losses_are_named_and_finite():
     rng = np.random.default_rng(0)
     batch = processor([tiny_sample(rng) | {"utterance": rng.normal(size=16000)} for _ in range(2)])
     losses = model.loss(batch)
-    assert set(losses) == {"action", "goal", "pixel", "objects", "skill", "speech"}
+    assert set(losses) == {"action", "goal", "pixel", "layout", "source", "objects", "skill", "speech"}
     assert all(torch.isfinite(v) for v in losses.values())
     assert isinstance(batch, Batch)

@@ -10,11 +10,11 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import envs
-from agent.spec import AUDIO, IMAGES, STATE, TASK, SpecError
+from agent.spec import AUDIO, STATE, TASK, SpecError
 from envs.arm import fk
 from envs.arm import STATE_NAMES
 from envs.tabletop.env import DEPTH, TabletopEnv
-from envs.tabletop.scene import COLOUR_NAMES, HELD_OUT, KIND_NAMES, KINDS, SPLITS
+from envs.tabletop.scene import HELD_OUT, KINDS, SPLITS
 from envs.tabletop.tasks import TASKS
 from envs.tabletop.words import form_words, vocabulary
 
@@ -345,41 +345,6 @@ def test_kicks_mark_surprise_and_replace_the_action():
     before = env.world.target
     *_, info = env.step(np.array((0, 0, 0, 0, 1.0)))
     assert info["annotation"]["surprise"] and np.abs(env.world.target - before).max() > 1e-3
-
-
-def test_object_labels_point_at_their_pixels():
-    env = TabletopEnv("pick_up", image_size=128)
-    obs, info = env.reset(seed=4)
-    rows, scene = info["annotation"]["objects"], env.world.scene
-    for row, item in zip(rows, scene.items):
-        assert (KIND_NAMES[int(row[0])], COLOUR_NAMES[int(row[1])]) == (item.kind, item.colour)
-        u, v = row[5:7]
-        pixel = obs[IMAGES + "front"][int(v * 128), int(u * 128)].astype(float)
-        distance = {name: np.linalg.norm(_hue(pixel) - _hue(np.array(rgb))) for name, rgb in _colours().items()}
-        assert min(distance, key=distance.get) == item.colour
-    assert (rows[len(scene.items) :] == -1).all()
-
-
-def test_the_source_label_says_when_and_where_the_tasks_sound_is_made():
-    env = fast("press_buzzer")
-    _, info = env.reset(seed=3, options={"instruct": "text"})
-    ringing = [info["annotation"]["source"]]
-    while env.time < env.task.rings_at + 0.3:
-        *_, info = env.step(env.expert_action())
-        ringing.append(info["annotation"]["source"])
-    first = int(np.floor(env.task.rings_at / env.period + 1e-6)) + 1
-    assert not np.any(ringing[:first]) and np.all(np.array(ringing[first:])[:, 0] == 1)
-    np.testing.assert_allclose(ringing[-1][1:], env.world.position(env.task.target.name), atol=1e-3)
-
-
-def _hue(rgb):
-    return rgb / np.linalg.norm(rgb)
-
-
-def _colours():
-    from envs.tabletop.scene import COLOURS
-
-    return COLOURS
 
 
 def test_vectorised():

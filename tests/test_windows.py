@@ -12,7 +12,7 @@ from agent.spec import ACTION, AUDIO, IMAGES, SENSE, STATE, TIME
 from agent.tokenizer import train_tokenizer
 from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES
 from tests.tiny import SENTENCES, tiny_spec
-from training.data.windows import FOCUS, HEARD, MENTIONS, SURPRISE, DemoWindows, Dropout, mentioned, name_of
+from training.data.windows import FOCUS, HEARD, MENTIONS, PIXELS, SOURCE, SURPRISE, DemoWindows, Dropout, mentioned, name_of
 
 LENGTHS = (9, 25)
 
@@ -113,10 +113,30 @@ def test_things_that_the_instruction_names_are_asked_for():
         assert not sample["goal_weight"][:, 3:].any()
 
 
+def test_the_sound_label_is_of_the_newest_token_that_was_heard():
+    """Tokens end at every second frame."""
+    data, recorded = windows()
+    assert (data.sample(1, np.random.default_rng(0))["source"] == -1).all()
+    recorded.data[SOURCE] = np.tile(recorded.data[STATE][:, :1], (1, 4))
+    for n in range(10):
+        sample = data.sample(1, np.random.default_rng(n))
+        steps = sample[STATE][:, 0] - LENGTHS[0]
+        np.testing.assert_array_equal(sample["source"][:, 0] - LENGTHS[0], steps - steps % 2)
+
+
 def test_a_focus_on_nothing_points_at_no_pixel():
     data, recorded = windows()
     recorded.data[FOCUS][:] = (0.0, 0.9, 0.9)
     assert (data.sample(0, np.random.default_rng(0))["goal_pixels"][:, 0] == UNKNOWN).all()
+
+
+def test_a_focus_with_pixels_of_its_own_is_pointed_at_there():
+    """As the spot behind what is to be pushed, which is no object; in the order of the robot's cameras."""
+    data, recorded = windows()
+    recorded.data[PIXELS] = np.tile(np.float32([[0.3, 0.4], [0.6, 0.7]]), (sum(LENGTHS), 1, 1))
+    sample = data.sample(0, np.random.default_rng(0))
+    assert list(data.processor.spec.cameras) == ["front", "wrist"]
+    np.testing.assert_allclose(sample["goal_pixels"][:, 0], np.tile(recorded.data[PIXELS][0], (2, 1, 1)))
 
 
 def test_a_batch_depends_on_its_number_alone():

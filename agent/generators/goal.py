@@ -10,6 +10,7 @@ Legend: B samples, K decisions, A asks (instruction and queries), P grid side, D
 
 from __future__ import annotations
 
+import math
 from typing import Mapping, NamedTuple
 
 import torch
@@ -29,6 +30,20 @@ class Goal(NamedTuple):
     readout: Tensor  # (B, K, A, D)
     logits: dict[str, Tensor]  # camera -> (B, K, A, P P + 1), the last: not in view
     spots: dict[str, Tensor]  # camera -> (B, K, A, 2), u and v in -1..1 if it is in view
+
+    def of(self, asks: Tensor) -> "Goal":
+        """Of the asks (B, M), the same in each decision; what stands for -1 means nothing."""
+
+        def pick(x: Tensor) -> Tensor:
+            index = asks.clamp(min=0)[:, None].expand(-1, x.shape[1], -1)
+            return x.gather(2, index.reshape(*index.shape, *[1] * (x.ndim - 3)).expand(-1, -1, -1, *x.shape[3:]))
+
+        return Goal(*({name: pick(x) for name, x in part.items()} if isinstance(part, dict) else pick(part) for part in self))
+
+    def joined(self, other: "Goal") -> "Goal":
+        """These asks, then the other ones."""
+        return Goal(*({name: torch.cat([x, b[name]], 2) for name, x in a.items()} if isinstance(a, dict)
+                      else torch.cat([a, b], 2) for a, b in zip(self, other)))
 
 
 class CameraPointer(nn.Module):
@@ -116,6 +131,42 @@ class GoalPointer(nn.Module):
         point = fused(points, spreads)
         way = reach(point - tool[:, :, None])
         return Goal(point, points, spreads, self.out(torch.cat([known, point / 0.3, way], -1)), logits, spots)
+
+
+class Deliberation(nn.Module):
+    """What to go for next: the <act> token reads the words of the instruction, each with where it points, before it points
+    itself. Which of two objects lies in its bowl already, and which bowl belongs to the one in hand, are comparisons of
+    places; they are waves of the places here (as in NeRF, Mildenhall et al. 2020), whose inner products tell how far two
+    are apart.
+
+    forward: act (B, K, D), words (B, K, L, D), named: where they point, seen (B, K, L) bool -> (B, K, 1, D). It begins as
+    the <act> token as it is.
+    """
+
+    WAVES = (0.1, 0.2, 0.4, 0.8)  # m
+
+    def __init__(self, width: int, heads: int = 4, depth: int = 2):
+        super().__init__()
+        self.grounded = nn.Linear(2 * width + 6 * len(self.WAVES), width)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+            for _ in range(depth))
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, act: Tensor, words: Tensor, named: Goal, seen: Tensor) -> Tensor:
+        words = self.grounded(torch.cat([words, named.readout, self.waves(named.point)], -1))
+        x = torch.cat([act[:, :, None], words], 2).flatten(0, 1)
+        hidden = torch.cat([seen.new_zeros(*seen.shape[:2], 1), ~seen], -1).flatten(0, 1)
+        for layer in self.layers:
+            x = layer(x, src_key_padding_mask=hidden)
+        return (act + self.out(x[:, 0]).unflatten(0, act.shape[:2]))[:, :, None]
+
+    def waves(self, point: Tensor) -> Tensor:
+        """(..., 3) m -> (..., 6 waves)."""
+        angle = (point[..., None] * (2 * math.pi / torch.tensor(self.WAVES, device=point.device))).flatten(-2)
+        return torch.cat([angle.sin(), angle.cos()], -1)
 
 
 def fused(points: Tensor, spreads: Tensor) -> Tensor:

@@ -240,12 +240,14 @@ class TabletopEnv(gym.Env):
         return np.clip(self.task.expert(self.world), -1, 1) if known else wait(self.world)
 
     def annotation(self) -> dict:
-        """Privileged labels: focus (3,) m, surprise, heard, objects (10, 9) = kind, colour, x, y, z, u and v per camera,
-        source (4,): whether the task's own sound was emitted in the last control step, and where (m)."""
+        """Privileged labels: focus (3,) m, focus_pixels (2, 2) = u and v per camera, surprise, heard, objects (10, 9) =
+        kind, colour, x, y, z, u and v per camera, source (4,): whether the task's own sound was emitted in the last
+        control step, and where (m)."""
         known = self.time >= self.heard_at
         focus = self.task.focus(self.world) if known else self.world.tool[:3]
         return {
             "focus": np.array(focus, np.float32),
+            "focus_pixels": np.concatenate([self._project(c, np.array([focus])) for c in CAMERAS]),
             "surprise": bool(self._surprise),
             "heard": bool(known),
             "objects": self._objects(),
@@ -260,8 +262,12 @@ class TabletopEnv(gym.Env):
         rows[: len(items), 1] = [COLOUR_NAMES.index(item.colour) for item in items]
         rows[: len(items), 2:5] = points
         for column, camera in zip((5, 7), CAMERAS):
-            rows[: len(items), column : column + 2] = project(world.model, world.data, camera, points)
+            rows[: len(items), column : column + 2] = self._project(camera, points)
         return rows
+
+    def _project(self, camera: str, points: np.ndarray) -> np.ndarray:
+        """Where points (n, 3) are in a camera's image (n, 2)."""
+        return project(self.world.model, self.world.data, camera, points).astype(np.float32)
 
 
 def streams(split: str, seed: int) -> list[np.random.Generator]:

@@ -11,9 +11,10 @@ from typing import Sequence
 import numpy as np
 import torch
 
+from agent.encoders.audio import CausalAudioEncoder
 from agent.generators.goal import UNKNOWN
 from agent.grounding import COLUMNS
-from agent.processor import OBJECTS, Batch, Processor
+from agent.processor import MENTIONS, OBJECTS, Batch, Processor
 from agent.spec import ACTION, AUDIO, IMAGES, SENSE, STATE, TASK, TIME
 from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES
 from envs.tabletop.tasks import TASKS
@@ -21,10 +22,10 @@ from training.data.demos import DemoReader
 from training.data.frame_cache import FrameCache
 
 SKILL_NAMES = list(TASKS)
-SURPRISE, HEARD, FOCUS = "annotation.surprise", "annotation.heard", "annotation.focus"
+SURPRISE, HEARD, FOCUS, PIXELS, SOURCE = (f"annotation.{name}" for name in (
+    "surprise", "heard", "focus", "focus_pixels", "source"))
 WAITING = 0.5  # share at which frames before the instruction is known are drawn
 IDLE = 0.35  # weight of a frame in which nothing is done; 1 more where the first two actions are a quarter or more
-MENTIONS = 4  # things named in an instruction at most
 NEAR = 0.06  # m: the expert goes for the object whose centre is nearer to its focus than this
 
 
@@ -88,6 +89,7 @@ class DemoWindows:
         out |= {IMAGES + name: self.cache.frames(IMAGES + name, rows) for name in self.processor.spec.cameras}
         out |= {SENSE + name: self.columns[SENSE + name][rows] for name in self.processor.spec.senses}
         out |= self.targets(info, steps)
+        out["source"] = self.sources(info, steps)
         if HEARD in self.columns:
             out["known"] = self.columns[HEARD][rows].astype(bool).reshape(-1)
         if FOCUS in self.columns and OBJECTS in self.columns:
@@ -119,13 +121,29 @@ class DemoWindows:
         chosen = np.concatenate([aim[:, None], order, np.broadcast_to(things, (len(rows), MENTIONS))], 1)
         rows_of = np.take_along_axis(objects, np.maximum(chosen, 0)[..., None], 1)
         goal, pixels = rows_of[..., 2:5].copy(), self.pixels(rows_of)
-        goal[:, 0], pixels[aim < 0, 0] = focus, UNKNOWN
+        goal[:, 0] = focus
+        pixels[:, 0] = self.focus_pixels(rows, pixels[:, 0], aim >= 0)
         weight = ((chosen >= 0) & (rows_of[..., 0] >= 0)).astype(np.float32)
         weight[:, -MENTIONS:] *= known[:, None]
         weight[:, 0] = known * max(1, self.queries)  # acting takes the instruction's; it counts as much as all queries
         names = [[name_of(thing) for thing in things[1:-MENTIONS]] for things in rows_of]
         return {OBJECTS: objects, "queries": np.array(names), "mentions": mentions, "goal": goal, "goal_pixels": pixels,
                 "goal_weight": weight}
+
+    def focus_pixels(self, rows: np.ndarray, objects: np.ndarray, aimed: np.ndarray) -> np.ndarray:
+        """Where the focus is in each camera (K, C, 2); data that does not say has it where the object is that is aimed at."""
+        if PIXELS not in self.columns:
+            return np.where(aimed[:, None, None], objects, UNKNOWN)
+        order = [(COLUMNS[name] - COLUMNS["front"]) // 2 for name in self.processor.spec.cameras]
+        return self.columns[PIXELS][rows][:, order]
+
+    def sources(self, info, steps: np.ndarray) -> np.ndarray:
+        """What sounded at the end of the newest whole memory token, and where (K, 4); -1 where no label says."""
+        if SOURCE not in self.columns:
+            return np.full((len(steps), 4), -1.0, np.float32)
+        token = CausalAudioEncoder.TOKEN / self.processor.spec.sample_rate * self.reader.fps  # frames
+        ends = np.round(np.floor(steps / token + 1e-6) * token).astype(int)
+        return self.columns[SOURCE][info.start + ends]
 
     def pixels(self, objects: np.ndarray) -> np.ndarray:
         """Object rows (..., 9) -> where their centres are in each camera (..., C, 2)."""

@@ -141,11 +141,16 @@ def put_on(world: World, item: Item, support: Item, top: float) -> np.ndarray:
 
 def put_in_drawer(world: World, item: Item, drawer: Item) -> np.ndarray:
     """Let it fall into the part of the tray that is out."""
-    out, drop = world.rotation(drawer.name)[:, 0], 0.045
-    middle = world.position(drawer.name) + (half_depth(drawer) + world.slid(drawer.name) / 2) * out
+    middle, drop = tray(world, drawer), 0.045
     over = np.abs(world.position(item.name) - (*middle[:2], half_height(world, item) + drop))
     there = in_drawer(world, item, drawer) or (over < (0.01, 0.01, 0.008)).all()
     return put(world, item, (*middle[:2], 0.0), there, drop)
+
+
+def tray(world: World, drawer: Item) -> np.ndarray:
+    """Middle of the part of a drawer's tray that is out (3,)."""
+    out = world.rotation(drawer.name)[:, 0]
+    return world.position(drawer.name) + (half_depth(drawer) + world.slid(drawer.name) / 2) * out
 
 
 def left(world: World, item: Item) -> bool:
@@ -170,20 +175,27 @@ def press(world: World, item: Item, depth: float) -> np.ndarray:
 def push(world: World, item: Item, goal) -> np.ndarray:
     """Shove an item over the table to a point (2,): come down behind it, fingers side by side, and follow it."""
     spot = world.position(item.name)
-    way, offset = np.subtract(goal[:2], spot[:2]), world.tool[:2] - spot[:2]
-    far = float(np.linalg.norm(way))
-    if far < 0.012:
+    if np.linalg.norm(np.subtract(goal[:2], spot[:2])) < 0.012:
         return lift(world, 0.12, PUSHING)
     if world.opening > 0.03 and np.linalg.norm(world.tool[:3] - spot) < item.radius + 0.02:
         return release(world, item)  # it has come between the fingers
-    way, contact = way / far, item.radius + FINGER
+    point, yaw, ready = push_point(world, item, goal)
+    return toward(world, point, yaw, PUSHING) if ready else approach(world, point, yaw, PUSHING)
+
+
+def push_point(world: World, item: Item, goal) -> tuple[np.ndarray, float, bool]:
+    """Where the tool (3,) has to go to push an item to a point (2,), at what yaw, and whether it is ready to push: behind
+    the item before, and into it then."""
+    spot = world.position(item.name)
+    way, offset = np.subtract(goal[:2], spot[:2]), world.tool[:2] - spot[:2]
+    far, contact = float(np.linalg.norm(way)), item.radius + FINGER
+    way = way / max(far, 1e-6)
     yaw = _either_way(world, np.arctan2(way[1], way[0]))
     along, across = offset @ way, abs(offset[0] * way[1] - offset[1] * way[0])
     behind = -contact - 0.05 < along < -item.radius and across < 0.014
-    ready = behind and world.tool[2] < TIP + 0.02 and abs(yaw - world.tool[3]) < 0.3
-    if ready:
-        return toward(world, (*(spot[:2] + (min(far, 0.04) - contact) * way), TIP + 0.006), yaw, PUSHING)
-    return approach(world, (*(spot[:2] - (contact + 0.025) * way), TIP + 0.006), yaw, PUSHING)
+    ready = bool(behind and world.tool[2] < TIP + 0.02 and abs(yaw - world.tool[3]) < 0.3)
+    ahead = min(far, 0.04) - contact if ready else -contact - 0.025
+    return np.array((*(spot[:2] + ahead * way), TIP + 0.006)), yaw, ready
 
 
 def _either_way(world: World, angle: float) -> float:

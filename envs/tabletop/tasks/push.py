@@ -64,8 +64,8 @@ class Push(Task):
         return motions.push(world, self.item, world.position(self.square.name))
 
     def focus(self, world):
-        """The object to the end: whoever looks at the square once he pushes goes there without it."""
-        return world.position(self.item.name)
+        """Where the tool has to go: behind the object, then into it. It says which way to push, too."""
+        return motions.push_point(world, self.item, world.position(self.square.name))[0]
 
 
 def _way_is_free(items) -> bool:

@@ -70,6 +70,10 @@ class Store(Task):
         return motions.put_in_drawer(world, self.item, self.drawer)
 
     def focus(self, world):
-        """The object, then the drawer's tab."""
-        fetched = motions.grasped(world, self.item) or in_drawer(world, self.item, self.drawer)
-        return world.part(self.drawer.name) if fetched else world.position(self.item.name)
+        """The object, the part of the tray that is out, then the drawer's tab."""
+        item, tray = world.position(self.item.name), motions.tray(world, self.drawer)
+        there = in_drawer(world, self.item, self.drawer)
+        if there and motions.left(world, self.item):
+            return world.part(self.drawer.name)
+        falling = np.abs(item - tray)[:2].max() < 0.03
+        return tray if there or falling or motions.grasped(world, self.item) else item

@@ -1,0 +1,53 @@
+"""What the simulator tells a learner: labels that are true, at the right time and the right place."""
+
+import numpy as np
+
+from agent.spec import IMAGES
+from envs.tabletop.env import TabletopEnv
+from envs.tabletop.scene import COLOUR_NAMES, COLOURS, KIND_NAMES
+from envs.tabletop.tasks.motions import tray
+
+
+def test_object_labels_point_at_their_pixels():
+    env = TabletopEnv("pick_up", image_size=128)
+    obs, info = env.reset(seed=4)
+    rows, scene = info["annotation"]["objects"], env.world.scene
+    for row, item in zip(rows, scene.items):
+        assert (KIND_NAMES[int(row[0])], COLOUR_NAMES[int(row[1])]) == (item.kind, item.colour)
+        u, v = row[5:7]
+        pixel = obs[IMAGES + "front"][int(v * 128), int(u * 128)].astype(float)
+        distance = {name: np.linalg.norm(_hue(pixel) - _hue(np.array(rgb))) for name, rgb in COLOURS.items()}
+        assert min(distance, key=distance.get) == item.colour
+    assert (rows[len(scene.items) :] == -1).all()
+    target = scene.items.index(scene.role("target"))
+    np.testing.assert_allclose(info["annotation"]["focus_pixels"].ravel(), rows[target, 5:9])
+
+
+def test_storing_looks_at_the_object_then_at_the_tray_then_at_the_tab():
+    env = TabletopEnv("store", lazy_images=True)
+    env.reset(seed=5)
+    task, world, looked = env.task, env.world, []
+    done = False
+    while not done:
+        _, _, *ended, info = env.step(env.expert_action())
+        done = any(ended)
+        places = {"object": world.position(task.item.name), "tray": tray(world, task.drawer), "tab": world.part(task.drawer.name)}
+        near = min(places, key=lambda name: np.linalg.norm(places[name] - info["annotation"]["focus"]))
+        looked += [near] if looked[-1:] != [near] else []
+    assert info["success"] and looked == ["object", "tray", "tab"]
+
+
+def test_the_source_label_says_when_and_where_the_tasks_sound_is_made():
+    env = TabletopEnv("press_buzzer", lazy_images=True)
+    _, info = env.reset(seed=3, options={"instruct": "text"})
+    ringing = [info["annotation"]["source"]]
+    while env.time < env.task.rings_at + 0.3:
+        *_, info = env.step(env.expert_action())
+        ringing.append(info["annotation"]["source"])
+    first = int(np.floor(env.task.rings_at / env.period + 1e-6)) + 1
+    assert not np.any(ringing[:first]) and np.all(np.array(ringing[first:])[:, 0] == 1)
+    np.testing.assert_allclose(ringing[-1][1:], env.world.position(env.task.target.name), atol=1e-3)
+
+
+def _hue(rgb):
+    return rgb / np.linalg.norm(rgb)
