@@ -91,3 +91,5 @@ def test_practice_has_its_share():
 def test_an_unknown_stage_is_named():
     with pytest.raises(TrainError, match="'dance': allowed are demos, dagger, hearing"):
         train({"stage": {"kind": "dance"}})
+    with pytest.raises(TrainError, match="3 processes cannot share a batch of 8"):
+        train({"stage": {"kind": "demos", "batch": 8}, "processes": 3})

@@ -36,9 +36,10 @@ from training.workers import together
 def train(cfg: Mapping[str, Any]) -> Path:
     """Run one stage; gives the directory of the averaged weights. Raises TrainError for settings that cannot work."""
     stages = {"demos": demos, "dagger": dagger, "hearing": hearing}
-    kind, processes = cfg["stage"]["kind"], cfg["processes"]
+    kind = cfg["stage"]["kind"]
     if kind not in stages:
         raise TrainError(f"stage kind {kind!r}: allowed are {', '.join(stages)}")
+    processes = cfg["processes"]
     if cfg["stage"]["batch"] % processes:
         raise TrainError(f"{processes} processes cannot share a batch of {cfg['stage']['batch']} evenly")
     if processes > 1 and "RANK" not in os.environ:
