@@ -93,3 +93,14 @@ def test_an_unknown_stage_is_named():
         train({"stage": {"kind": "dance"}})
     with pytest.raises(TrainError, match="3 processes cannot share a batch of 8"):
         train({"stage": {"kind": "demos", "batch": 8}, "processes": 3})
+
+
+def test_synthesisers_that_are_missing_or_never_trained_on_are_named_at_once(monkeypatch):
+    cfg = {"stage": {"kind": "hearing", "batch": 8, "voices": {"espeak": 1, "flite": 1}}, "processes": 1, "threads": 1,
+           "init": "pocket"}
+    with pytest.raises(TrainError, match="voices of flite: allowed are espeak, pico, festival"):
+        train(cfg)
+    monkeypatch.setattr("training.stages.available_engines", lambda: ("espeak",))
+    cfg["stage"]["voices"] = {"espeak": 1, "pico": 2, "festival": 0}
+    with pytest.raises(TrainError, match="pico needs the Python package ttspico.*or stage.voices.pico=0"):
+        train(cfg)

@@ -94,7 +94,9 @@ def test_training_never_hears_a_voice_of_the_new_ones():
     assert drawn("train") == train and drawn("new_scenes") == train
     others = {engine: {draw_voice(np.random.default_rng(s), "train", engine).name for s in range(50)}
               for engine in ("pico", "festival")}
-    assert others == {"pico": set(voices._PICO_VOICES), "festival": set(voices._FESTIVAL_VOICES)}
+    assert others == {engine: set(names) for engine, names in voices._MORE_TO_LEARN_FROM.items()}
+    with pytest.raises(ValueError, match="'flite' is not for training: allowed are espeak, pico, festival"):
+        draw_voice(np.random.default_rng(0), "train", "flite")
 
 
 def test_errors_say_what_is_missing_or_allowed(monkeypatch):

@@ -22,6 +22,7 @@ from agent.spec import ACTION, SENSE, STATE, Spec
 from agent.tokenizer import load_tokenizer, train_tokenizer
 from envs.tabletop.sound import Noise, mix
 from envs.tabletop.voice_bank import VoiceBank
+from envs.tabletop.voices import ENGINES, LEARNED_FROM, available_engines
 from training.collect import collect
 from training.data.corpus import tokenizer_text
 from training.data.demos import DemoReader
@@ -115,13 +116,25 @@ def hearing(cfg: Mapping[str, Any]) -> Trainer:
     """The speech recogniser of a model that exists (`init`), on a voice bank in `data`, which is spoken if need be."""
     if cfg["init"] is None:
         raise TrainError("stage=hearing needs init=CHECKPOINT: the model whose recogniser is to be trained")
-    model, processor, page = checkpoint.load(cfg["init"])
     stage = cfg["stage"]
+    check_voices(stage["voices"])
+    model, processor, page = checkpoint.load(cfg["init"])
     sentences = bank_sentences(stage["sentences"], cfg["seed"])
     with PartialState(cpu=share_of_cpu()).main_process_first():
         VoiceBank.build(cfg["data"], sentences, "train", stage["voices"], cfg["seed"], cfg["threads"])
     data = Utterances(cfg["data"], processor, stage["batch"] // cfg["processes"], cfg["seed"])
     return Trainer(model, page["model"], processor.tokenizer, data, schedule(cfg), cfg["out"], page["notes"])
+
+
+def check_voices(voices: Mapping[str, int]) -> None:
+    """Raise TrainError for synthesisers that are not to be learned from, or not installed."""
+    asked = [engine for engine, count in voices.items() if count]
+    wrong = [engine for engine in asked if engine not in LEARNED_FROM]
+    if wrong:
+        raise TrainError(f"voices of {', '.join(wrong)}: allowed are {', '.join(LEARNED_FROM)}")
+    missing = [engine for engine in asked if engine not in available_engines()]
+    if missing:
+        raise TrainError("; ".join(f"{engine} needs {ENGINES[engine]}, or stage.voices.{engine}=0" for engine in missing))
 
 
 def start(cfg: Mapping[str, Any], spec: Spec, tasks: list[str]) -> tuple[EmbodiedModel, PreTrainedTokenizerBase, Mapping]:

@@ -43,8 +43,8 @@ _NEW_VARIANTS = tuple(
 _NEW_ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland")
 _TRAIN_ACCENTS = (*_NEW_ACCENTS, "en-us", "en-us-nyc", "en-gb-x-gbclan", "en-gb-x-gbcwmd")
 _FLITE_VOICES = ("kal16", "awb", "rms", "slt")
-_PICO_VOICES = ("en-US", "en-GB")
-_FESTIVAL_VOICES = ("ked_diphone",)
+_MORE_TO_LEARN_FROM = {"pico": ("en-US", "en-GB"), "festival": ("ked_diphone",)}
+LEARNED_FROM = ("espeak", *_MORE_TO_LEARN_FROM)
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,14 @@ class Voice:
 
 
 def draw_voice(rng: np.random.Generator, split: str, engine: str = "espeak") -> Voice:
-    """In split new_voices one that was never trained on, every other time from flite; otherwise one for training."""
+    """In split new_voices one that was never trained on, every other time from flite; otherwise one of `engine`, for
+    training. Raises ValueError for an engine that is not to be learned from."""
+    if engine not in LEARNED_FROM:
+        raise ValueError(f"engine {engine!r} is not for training: allowed are {', '.join(LEARNED_FROM)}")
     if split != "new_voices":
         if engine != "espeak":
-            names = _PICO_VOICES if engine == "pico" else _FESTIVAL_VOICES
-            return Voice(engine, str(rng.choice(names)), rng.uniform(130, 210), int(rng.integers(30, 71)))
+            name = str(rng.choice(_MORE_TO_LEARN_FROM[engine]))
+            return Voice(engine, name, rng.uniform(130, 210), int(rng.integers(30, 71)))
         name = f"{rng.choice(_TRAIN_ACCENTS)}+{rng.choice(_TRAIN_VARIANTS)}"
         return Voice("espeak", name, rng.uniform(130, 210), int(rng.integers(30, 71)), int(rng.integers(30, 81)))
     if rng.random() < 0.5:
@@ -191,13 +194,13 @@ def _flite(text: str, voice: Voice) -> tuple[int, np.ndarray]:
 
 def _festival(text: str, voice: Voice) -> tuple[int, np.ndarray]:
     stretch = f"(Parameter.set 'Duration_Stretch {NORMAL_SPEED / voice.speed:.3f})"
-    return _command("text2wave", "-eval", f"(voice_{_one_of(voice, _FESTIVAL_VOICES)})", "-eval", stretch, "-o", text=text)
+    return _command("text2wave", "-eval", f"(voice_{_one_of(voice, _MORE_TO_LEARN_FROM['festival'])})", "-eval", stretch, "-o", text=text)
 
 
 def _pico(text: str, voice: Voice) -> tuple[int, np.ndarray]:
     """A fresh engine each time: it keeps traces of what it has spoken. A step of pitch is a fiftieth of an octave."""
     import ttspico
 
-    engine = ttspico.TtsEngine(_one_of(voice, _PICO_VOICES))
+    engine = ttspico.TtsEngine(_one_of(voice, _MORE_TO_LEARN_FROM["pico"]))
     engine.rate, engine.pitch = round(100 * voice.speed / NORMAL_SPEED), round(100 * 2 ** ((voice.pitch - 50) / 50))
     return 16000, np.frombuffer(engine.speak(text) or b"", np.int16)
