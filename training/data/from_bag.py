@@ -62,7 +62,7 @@ class Told(NamedTuple):
 
 @dataclass
 class Session:
-    """All of a recording but the pictures, of which there are only the places (numbers in their topic)."""
+    """All of a recording but the pictures, of which there is only when they were recorded (ns)."""
 
     cameras: dict[str, str]  # name -> topic
     pictures: dict[str, Track] = field(default_factory=dict)
@@ -152,17 +152,18 @@ def listen(bag: str | Path, cameras: Mapping[str, str], joints: Sequence[str]) -
         session = Session(dict(shown), {name: Track() for name in shown})
         by_topic = {topic: name for name, topic in shown.items()}
         for connection, recorded, data in reader.messages():
-            take(session, connection.topic, connection.msgtype, recorded * 1e-9, data, by_topic, joints)
+            take(session, connection.topic, connection.msgtype, recorded, data, by_topic, joints)
     if not session.clock:
         raise BagError(f"{bag}: no joint state of {', '.join(joints)}")
     return session
 
 
-def take(session: Session, topic: str, kind: str, recorded: float, data: bytes, cameras: Mapping[str, str],
+def take(session: Session, topic: str, kind: str, recorded_ns: int, data: bytes, cameras: Mapping[str, str],
          joints: Sequence[str]) -> None:
     """One message of the recording."""
+    recorded = recorded_ns * 1e-9
     if topic in cameras:
-        session.pictures[cameras[topic]].add(stamp_of(data), None)
+        session.pictures[cameras[topic]].add(stamp_of(data), recorded_ns)
     elif kind == convert.JOINTS:
         state = decode(data, kind)
         if set(joints) <= set(state.name):  # others, as of a gripper alone, are on the same topic at times
@@ -262,17 +263,15 @@ def record(writer: DemoWriter, session: Session, bag: str | Path, times: np.ndar
 
 def pictures(session: Session, bag: str | Path, camera: str, numbers: Sequence[int]) -> list[np.ndarray]:
     """The pictures of these numbers (ascending, some more than once) of a camera."""
-    wanted, found, stamps = set(numbers), {}, session.pictures[camera].stamps
+    track = session.pictures[camera]
+    wanted, found, number = set(numbers), {}, numbers[0]
     with opened(bag) as reader:
         connections = [c for c in reader.connections if c.topic == session.cameras[camera]]
-        known = Track()
-        for connection, _, data in reader.messages(connections=connections):
-            before = len(known.stamps)
-            known.add(stamp_of(data), None)
-            if len(known.stamps) > before and before in wanted:
-                found[before] = PICTURES[connection.msgtype](decode(data, connection.msgtype))
-            if len(found) == len(wanted) or len(known.stamps) == len(stamps):
-                break
+        for connection, _, data in reader.messages(connections, track.values[numbers[0]], track.values[numbers[-1]] + 1):
+            if number < len(track.stamps) and stamp_of(data) == track.stamps[number]:
+                if number in wanted:
+                    found[number] = PICTURES[connection.msgtype](decode(data, connection.msgtype))
+                number += 1
     return [found[number] for number in numbers]
 
 
