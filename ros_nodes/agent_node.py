@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from ros_nodes.lifecycle import ACTIVE, Lifecycle
 from ros_nodes.task_server import TaskServer
 
 REMEMBERED = 1000  # commands
+TWICE = 0.5  # s within which the same instruction is one
 STILL = 1e-4  # rad between two commands of a robot that stands
 
 
@@ -45,15 +47,17 @@ class AgentNode:
         "settled": Parameter(3.0, "s of standing still, after moving, that end a goal of execute_task", 0.5, 60.0),
         "lockstep": Parameter(False, "answer a joint state only when all that belongs to it has come"),
         "autostart": Parameter(True, "configure and activate without being asked"),
-    }
+    } | convert.PARAMETERS
 
     def __init__(self, node, policy=None):
         self.node, self.policy, asked = node, policy, node.parameters(self.PARAMETERS)
         torch.set_num_threads(asked.threads)
-        self.weights, self.arm = asked.weights, known("arm", asked.arm, ARMS)
+        self.weights, self.arm = asked.weights, known("parameter arm", asked.arm, ARMS)
+        self.joint_names = convert.joints_of(asked, self.arm)
         self.period, self.seed, self.bounds = asked.period, asked.seed, (asked.tolerance, asked.oldest)
         self.lockstep = asked.lockstep
         self.settled, self.text, self.trouble, self.held, self.task = asked.settled, "", "", False, None
+        self.told = ("", -TWICE)  # the last instruction, and when (s)
         self.life = Lifecycle(node, {"configure": self.configure, "activate": self.begin})
         if asked.autostart:
             self.life.change("configure")
@@ -69,16 +73,19 @@ class AgentNode:
 
     def subscribe(self) -> None:
         node = self.node
-        self.trajectories = node.publisher(convert.TRAJECTORY, "/agent/trajectory", "reliable")
-        self.heard = node.publisher("std_msgs/msg/String", "/agent/heard", "latched")
+        self.trajectories = node.publisher(convert.TRAJECTORY, "agent/trajectory", "reliable")
+        self.heard = node.publisher("std_msgs/msg/String", "agent/heard", "latched")
+        sensor = "reliable" if self.lockstep else "sensor"  # which takes what is sent either way
         for name in self.spec.cameras:
-            node.subscribe(convert.IMAGE, f"/camera/{name}/image_raw", self.picture_of(name), "reliable")
-            node.subscribe(convert.COMPRESSED, f"/camera/{name}/image_raw/compressed", self.picture_of(name), "sensor")
-        node.subscribe(convert.AUDIO, "/audio", self.audio, "reliable")
-        node.subscribe("std_msgs/msg/String", "/instruction", self.instruct, "latched")
-        node.subscribe(convert.TRAJECTORY, "/joint_commands", self.commanded, "reliable")
-        node.subscribe(convert.JOINTS, "/joint_states", self.joints, "reliable")
-        node.subscribe("std_msgs/msg/String", "/episode", self.judged, "latched")
+            node.subscribe(convert.IMAGE, f"camera/{name}/image_raw", self.picture_of(name), sensor)
+            node.subscribe(convert.COMPRESSED, f"camera/{name}/image_raw/compressed", self.picture_of(name), "sensor")
+        if self.spec.microphones:
+            node.subscribe(convert.AUDIO, "audio", self.audio, "stream")
+        for qos in ("latched", "reliable"):  # who sends once and for all, and who does not
+            node.subscribe("std_msgs/msg/String", "instruction", self.instruct, qos)
+        node.subscribe(convert.TRAJECTORY, "joint_commands", self.commanded, "reliable")
+        node.subscribe(convert.JOINTS, "joint_states", self.joints, sensor)
+        node.subscribe("std_msgs/msg/String", "episode", self.judged, "latched")
         self.task = TaskServer(node, self.go_for, self.hold, self.settled)
 
     def begin(self) -> None:
@@ -114,7 +121,11 @@ class AgentNode:
             self.node.log(str(error))
 
     def instruct(self, said) -> None:
-        self.go_for(said.data)
+        """What is latched comes twice."""
+        now = time.monotonic()
+        again, self.told = (said.data, True) == (self.told[0], now - self.told[1] < TWICE), (said.data, now)
+        if not again:
+            self.go_for(said.data)
 
     def go_for(self, text: str) -> None:
         """Begin anew with an instruction; with none, listen for a spoken one."""
@@ -139,7 +150,7 @@ class AgentNode:
     def commanded(self, trajectory) -> None:
         """What the robot was told, for the time at which its last point is reached."""
         try:
-            command = convert.from_command(trajectory, convert.NAMES)
+            command = convert.from_command(trajectory, self.joint_names)
         except convert.ConvertError as error:
             self.node.log(f"passed over: {error}")
             return
@@ -150,7 +161,7 @@ class AgentNode:
 
     def joints(self, state) -> None:
         try:
-            measured = convert.from_joints(state, convert.NAMES)
+            measured = convert.from_joints(state, self.joint_names)
         except convert.ConvertError as error:
             self.node.log(str(error))
             return
@@ -207,7 +218,7 @@ class AgentNode:
             self.heard(message("std_msgs/msg/String")(self.spoken))
             self.node.log(f"heard: {self.spoken}")
         start = self.command_at(JointState(obs[TIME], obs[STATE][:7].astype(float), float(obs[STATE][7])))
-        return convert.to_trajectory(plan(chunk, self.spec.action, self.arm, start), convert.NAMES)
+        return convert.to_trajectory(plan(chunk, self.spec.action, self.arm, start), self.joint_names)
 
     def complain(self, trouble: str) -> None:
         """Say what keeps from deciding, once."""

@@ -52,9 +52,9 @@ def _fitting(name: str, value: Any, parameter: Parameter) -> Any:
 
 
 def known(what: str, name: str, table: Mapping[str, Any]) -> Any:
-    """The entry of a table. Raises ArgumentError naming those that there are."""
+    """The entry of a table; `what` says of what. Raises ArgumentError naming those that there are."""
     if name not in table:
-        raise ArgumentError(f"parameter {what}: allowed are {', '.join(table)}, got {name!r}")
+        raise ArgumentError(f"{what}: allowed are {', '.join(table)}, got {name!r}")
     return table[name]
 
 
@@ -62,6 +62,7 @@ class Arguments(NamedTuple):
     parameters: dict[str, Any]
     remap: dict[str, str]
     namespace: str
+    name: str  # of the node, "" for its own
 
 
 def read(words: Sequence[str]) -> Arguments:
@@ -76,7 +77,8 @@ def read(words: Sequence[str]) -> Arguments:
             parameters[name] = yaml.safe_load(value)
         else:
             remap[name] = value
-    return Arguments(parameters, remap, remap.pop("__ns", "/"))
+    namespace, name = remap.pop("__ns", "/"), remap.pop("__node", "")
+    return Arguments(parameters, remap, namespace, name)
 
 
 def usage(name: str, build) -> str:
@@ -93,18 +95,21 @@ def run(name: str, build, words: Sequence[str]) -> int:
         print(usage(name, build))
         return 0
     try:
-        return serve(name, build, read(words))
+        return serve(name, build, words)
     except ArgumentError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
 
 
-def serve(name: str, build, asked: Arguments) -> int:
-    from ros_nodes.dds import Node
+def serve(name: str, build, words: Sequence[str]) -> int:
+    from ros_nodes.transport import node_class
 
-    node = Node(name, asked.namespace, asked.parameters, asked.remap)
+    node = node_class().from_words(name, words)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: node.stop())
-    build(node)
-    node.spin()
+    try:
+        build(node)
+        node.spin()
+    finally:
+        node.close()
     return 0

@@ -111,9 +111,9 @@ class AudioNode:
             source = FileSource(asked.source, asked.rate, asked.channels, block, node.now(), asked.repeat)
         self.source = source or MicrophoneSource(asked.device, asked.rate, asked.channels, block, node.now)
         self.voice, self.detector = Voice("espeak", asked.voice, NORMAL_SPEED), UtteranceDetector(asked.rate)
-        self.audio = node.publisher(convert.AUDIO, "/audio", "reliable")
-        self.activity = node.publisher(BOOL, "/audio/active", "latched")
-        node.subscribe(STRING, "/say", self.say, "reliable")
+        self.audio = node.publisher(convert.AUDIO, "audio", "stream")
+        self.activity = node.publisher(BOOL, "audio/active", "latched")
+        node.subscribe(STRING, "say", self.say, "reliable")
         node.timer(asked.block / 2, self.listen)
 
     def listen(self) -> None:

@@ -8,21 +8,48 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from envs.arm import STATE_NAMES, JointState, JointTrajectory
+from envs.arm import STATE_NAMES, Arm, JointState, JointTrajectory
+from ros_nodes.arguments import ArgumentError, Parameter
 from ros_nodes.interfaces import message
 
-NAMES = STATE_NAMES[:8]  # the joints, then the gripper
 FULL = 32767  # int16 of a sample of 1
 CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 TO_RGB = {"bgr8": cv2.COLOR_BGR2RGB, "rgba8": cv2.COLOR_RGBA2RGB, "bgra8": cv2.COLOR_BGRA2RGB, "mono8": cv2.COLOR_GRAY2RGB}
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 JOINTS, AUDIO = "sensor_msgs/msg/JointState", "soma_msgs/msg/Audio"
 TRAJECTORY, POINT = "trajectory_msgs/msg/JointTrajectory", "trajectory_msgs/msg/JointTrajectoryPoint"
+
+
+class Joints(NamedTuple):
+    """How a robot names its joints: those of the arm, in order, then the gripper's. grip: m of opening for each unit of the
+    gripper joint's position; 2 where that is what one of two fingers has travelled."""
+
+    names: tuple[str, ...]
+    grip: float = 1.0
+
+    def row(self, position: Sequence[float], opening: float) -> array:
+        """Positions as messages have them."""
+        return array("d", [*position, opening / self.grip])
+
+    def state(self, stamp: float, values: np.ndarray) -> JointState:
+        return JointState(stamp, values[:-1], float(values[-1]) * self.grip)
+
+
+TABLETOP = Joints(tuple(STATE_NAMES[:8]))
+PARAMETERS = {"joints": Parameter(list(TABLETOP.names), "names of the arm's joints in order, then of the gripper's"),
+              "grip": Parameter(1.0, "m of opening for each unit of the gripper joint's position", 1e-3, 1e3)}
+
+
+def joints_of(asked: Any, arm: Arm) -> Joints:
+    """As a node's parameters say. Raises ArgumentError for another number of names than the arm has joints, and one."""
+    if len(asked.joints) != len(arm.home) + 1:
+        raise ArgumentError(f"parameter joints: {len(arm.home)} and a gripper are needed, got {', '.join(asked.joints)}")
+    return Joints(tuple(asked.joints), asked.grip)
 
 
 class ConvertError(ValueError):
@@ -114,42 +141,41 @@ def from_episode(said: Any) -> bool | None:
 # ---- joints
 
 
-def to_joints(state: JointState, names: Sequence[str]) -> Any:
-    """names: of the J joints, then of the gripper, whose position is its opening in m."""
+def to_joints(state: JointState, joints: Joints) -> Any:
     out = header(message(JOINTS)(), state.stamp)
-    out.name, out.position = list(names), array("d", [*state.position, state.opening])
+    out.name, out.position = list(joints.names), joints.row(state.position, state.opening)
     return out
 
 
-def from_joints(state: Any, names: Sequence[str]) -> JointState:
-    """In the order of `names`, whatever order the message has. Raises ConvertError for a joint that is missing."""
+def from_joints(state: Any, joints: Joints) -> JointState:
+    """Whatever order the message has. Raises ConvertError for a joint that is missing."""
     known = dict(zip(state.name, state.position))
-    missing = [name for name in names if name not in known]
+    missing = [name for name in joints.names if name not in known]
     if missing:
         raise ConvertError(f"joint state without {', '.join(missing)}; it has {', '.join(state.name)}")
-    values = np.array([known[name] for name in names])
-    return JointState(seconds(state.header.stamp), values[:-1], float(values[-1]))
+    return joints.state(seconds(state.header.stamp), np.array([known[name] for name in joints.names]))
 
 
-def to_trajectory(trajectory: JointTrajectory, names: Sequence[str]) -> Any:
+def to_trajectory(trajectory: JointTrajectory, joints: Joints) -> Any:
     """The points behind the stamp; the command that it starts from is the first, at time 0."""
     start = trajectory.start
     times = np.array([trajectory.stamp, *trajectory.times])
-    rows = np.column_stack([np.vstack([start.position, trajectory.positions]), [start.opening, *trajectory.openings]])
+    rows = zip([start.position, *trajectory.positions], [start.opening, *trajectory.openings])
     out = header(message(TRAJECTORY)(), trajectory.stamp)
-    out.joint_names = list(names)
+    out.joint_names = list(joints.names)
     for time, row in zip(times - trajectory.stamp, rows):
         point = message(POINT)()
-        point.positions = array("d", row)
+        point.positions = joints.row(*row)
         set_time(point.time_from_start, float(time))
         out.points.append(point)
     return out
 
 
-def from_trajectory(trajectory: Any, names: Sequence[str]) -> JointTrajectory | None:
+def from_trajectory(trajectory: Any, joints: Joints) -> JointTrajectory | None:
     """None for one without points, which is a sign of life only. Raises ConvertError for other joints or ragged points."""
     if not trajectory.points:
         return None
+    names = joints.names
     if sorted(trajectory.joint_names) != sorted(names):
         raise ConvertError(f"trajectory of {', '.join(trajectory.joint_names)}: {', '.join(names)} are needed")
     lengths = {len(point.positions) for point in trajectory.points}
@@ -160,12 +186,13 @@ def from_trajectory(trajectory: Any, names: Sequence[str]) -> JointTrajectory | 
     rows = np.array([point.positions for point in trajectory.points], float)[:, order]
     stamp = seconds(trajectory.header.stamp)
     times = stamp + np.array([seconds(point.time_from_start) for point in trajectory.points])
-    return JointTrajectory(JointState(stamp, rows[0, :-1], float(rows[0, -1])), times[1:], rows[1:, :-1], rows[1:, -1])
+    return JointTrajectory(joints.state(stamp, rows[0]), times[1:], rows[1:, :-1], rows[1:, -1] * joints.grip)
 
 
-def from_command(trajectory: Any, names: Sequence[str]) -> JointState:
+def from_command(trajectory: Any, joints: Joints) -> JointState:
     """The last point of a command, stamped with the time at which it is to be reached. Raises ConvertError for a command
     without points or joints, or one that is not finite."""
+    names = joints.names
     if not trajectory.points or set(names) - set(trajectory.joint_names):
         known = ", ".join(trajectory.joint_names) or "no joints"
         raise ConvertError(f"command of {len(trajectory.points)} points for {known}: a point for {', '.join(names)} is needed")
@@ -175,4 +202,4 @@ def from_command(trajectory: Any, names: Sequence[str]) -> JointState:
     if not np.isfinite(values).all():
         raise ConvertError(f"command to {values.tolist()}: {len(names)} finite values are needed")
     end = seconds(trajectory.header.stamp) + seconds(point.time_from_start)
-    return JointState(end, values[:-1], float(values[-1]))
+    return joints.state(end, values)

@@ -13,7 +13,7 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -27,9 +27,10 @@ from cyclonedds.qos import Policy, Qos
 from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
 
-from ros_nodes.arguments import USE_SIM_TIME, Parameter, valid
+from ros_nodes.arguments import USE_SIM_TIME, Parameter, read, valid
 from ros_nodes.cdr import HEADER, CdrError, decode, encode
 from ros_nodes.interfaces import Field, fields, message, type_hash
+from ros_nodes.transport import quality
 
 GRAPH = "rmw_dds_common/msg/ParticipantEntitiesInfo"
 CALL = (Field("guid", "uint64"), Field("seq", "int64"))  # before each request and reply, as rmw_cyclonedds writes it
@@ -43,15 +44,11 @@ LOCALHOST = """<CycloneDDS><Domain><General><Interfaces><NetworkInterface name="
 <Peers><Peer Address="localhost"/></Peers></Discovery></Domain></CycloneDDS>"""
 
 
-def quality(kind: str) -> Qos:
-    """How a topic is carried: "sensor" (best effort, the newest five), "reliable" (the last ten), "latched" (reliable, the
-    last one also for those who come later). Raises ValueError for another kind."""
-    last = {"sensor": 5, "reliable": 10, "latched": 1}
-    if kind not in last:
-        raise ValueError(f"quality of service {kind!r}: allowed are {', '.join(last)}")
-    reliable = Policy.Reliability.BestEffort if kind == "sensor" else Policy.Reliability.Reliable(100_000_000)
-    durable = Policy.Durability.TransientLocal if kind == "latched" else Policy.Durability.Volatile
-    return Qos(reliable, durable, Policy.History.KeepLast(last[kind]))
+def profile(kind: str) -> Qos:
+    asked = quality(kind)
+    reliable = Policy.Reliability.Reliable(100_000_000) if asked.reliable else Policy.Reliability.BestEffort
+    durable = Policy.Durability.TransientLocal if asked.latched else Policy.Durability.Volatile
+    return Qos(reliable, durable, Policy.History.KeepLast(asked.depth))
 
 
 # ---- types, as DDS is told of them
@@ -127,16 +124,23 @@ class Node:
         if not name.isidentifier():
             raise ValueError(f"node name {name!r}: letters, digits and underscores are needed, a letter first")
         self.name, self.namespace = name, "/" + namespace.strip("/")
-        self.given, self.remap = dict(parameters or {}), dict(remap or {})
+        self.given = dict(parameters or {})
+        self.remap = {self.whole(name): self.whole(other) for name, other in (remap or {}).items()}
         number = int(os.environ.get("ROS_DOMAIN_ID", 0)) if domain is None else domain
         self.domain = _domain(number)
         self.participant = DomainParticipant(number, Qos(Policy.Userdata(b"enclave=/;")))
         self.waiting, self.handlers, self.timers, self.writers, self.readers = WaitSet(self.participant), [], [], [], []
         self.running, self.sim_time = True, None
-        self.graph = self._writer("ros_discovery_info", GRAPH, quality("latched"))
+        self.graph = self._writer("ros_discovery_info", GRAPH, profile("latched"))
         if valid(self.given, {"use_sim_time": USE_SIM_TIME}, strict=False)["use_sim_time"]:
             self.sim_time = 0.0
             self.subscribe("rosgraph_msgs/msg/Clock", "/clock", self._tick, "sensor")
+
+    @classmethod
+    def from_words(cls, name: str, words: Sequence[str]) -> "Node":
+        """By a command line, as `--ros-args -p NAME:=VALUE`. Raises ArgumentError."""
+        asked = read(words)
+        return cls(asked.name or name, asked.namespace, asked.parameters, asked.remap)
 
     # ---- time, parameters, log
 
@@ -158,21 +162,24 @@ class Node:
     # ---- what is sent and received
 
     def full(self, topic: str) -> str:
-        """A topic or service by its whole name: remapped, "~" for this node's own, relative to the namespace."""
-        topic = self.remap.get(topic, topic)
+        """A topic or service by its whole name, remapped."""
+        return self.remap.get(self.whole(topic), self.whole(topic))
+
+    def whole(self, topic: str) -> str:
+        """"~" is this node's own; without a slash in front it is relative to the namespace."""
         if topic.startswith("~"):
             topic = f"{self.name}{topic[1:]}"
         return topic if topic.startswith("/") else f"{self.namespace.rstrip('/')}/{topic}"
 
     def publisher(self, kind: str, topic: str, qos: str = "reliable") -> Callable[[Any], None]:
         """A function that sends a message of interface `kind`."""
-        sample, writer = sample_type(kind, False), self._writer("rt" + self.full(topic), kind, quality(qos))
+        sample, writer = sample_type(kind, False), self._writer("rt" + self.full(topic), kind, profile(qos))
         self._announce()
         return lambda value: writer.write(sample(value))
 
     def subscribe(self, kind: str, topic: str, callback: Callable[[Any], None], qos: str = "reliable") -> None:
         """callback(message) for each; those that cannot be read are named in the log."""
-        reader = self._reader("rt" + self.full(topic), kind, quality(qos))
+        reader = self._reader("rt" + self.full(topic), kind, profile(qos))
 
         def handle(sample) -> None:
             if sample.value is None:
@@ -187,8 +194,8 @@ class Node:
         """answer(request, response) -> response, for a service type as "std_srvs/srv/Trigger". later: answer(request,
         reply), and reply(response) is called when there is something to say."""
         full, (ask, reply) = self.full(name), (f"{kind}_Request", f"{kind}_Response")
-        reader = self._reader(f"rq{full}Request", ask, quality("reliable"), call=True)
-        writer, sample = self._writer(f"rr{full}Reply", reply, quality("reliable"), call=True), sample_type(reply, True)
+        reader = self._reader(f"rq{full}Request", ask, profile("reliable"), call=True)
+        writer, sample = self._writer(f"rr{full}Reply", reply, profile("reliable"), call=True), sample_type(reply, True)
 
         def handle(call) -> None:
             if call.value is None:
@@ -252,6 +259,9 @@ class Node:
 
     def stop(self) -> None:
         self.running = False
+
+    def close(self) -> None:
+        """Leave the graph, which ends with the process."""
 
 
 def _hash(kind: str) -> Qos:

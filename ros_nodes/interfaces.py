@@ -2,9 +2,8 @@
 
 `message("sensor_msgs/msg/JointState")` is a class whose attributes are named as rclpy's are, so that a node reads the same
 with rclpy and without a ROS installation. Fields are as in the interface packages of ROS 2 Jazzy; arrays of numbers are
-array.array, uint8[] is bytes. soma_msgs/msg/Audio is our own, for common_interfaces has no sound: stamped with the time of
-the first sample, with rate and channels, samples interleaved. soma_msgs/action/ExecuteTask is our own, too: an instruction
-and the s that it may take (0: any number).
+array.array, uint8[] is bytes. Our own are read from the interface package soma_msgs beside this file: msg/Audio, for
+common_interfaces has no sound whose stamp survives, and action/ExecuteTask.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import re
 from array import array
 from dataclasses import field, make_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 INTERFACES = """
@@ -74,20 +74,21 @@ action_msgs/msg/GoalStatus: action_msgs/msg/GoalInfo goal_info, int8 status
 action_msgs/msg/GoalStatusArray: action_msgs/msg/GoalStatus[] status_list
 action_msgs/srv/CancelGoal_Request: action_msgs/msg/GoalInfo goal_info
 action_msgs/srv/CancelGoal_Response: int8 return_code, action_msgs/msg/GoalInfo[] goals_canceling
-soma_msgs/action/ExecuteTask_Goal: string instruction, float64 timeout
-soma_msgs/action/ExecuteTask_Result: bool success, string message
-soma_msgs/action/ExecuteTask_Feedback: string state, float64 elapsed
-soma_msgs/action/ExecuteTask_FeedbackMessage: unique_identifier_msgs/msg/UUID goal_id, soma_msgs/action/ExecuteTask_Feedback feedback
-soma_msgs/action/ExecuteTask_SendGoal_Request: unique_identifier_msgs/msg/UUID goal_id, soma_msgs/action/ExecuteTask_Goal goal
-soma_msgs/action/ExecuteTask_SendGoal_Response: bool accepted, builtin_interfaces/msg/Time stamp
-soma_msgs/action/ExecuteTask_GetResult_Request: unique_identifier_msgs/msg/UUID goal_id
-soma_msgs/action/ExecuteTask_GetResult_Response: int8 status, soma_msgs/action/ExecuteTask_Result result
-soma_msgs/msg/Audio: std_msgs/msg/Header header, uint32 sample_rate, uint8 channels, int16[] data
 control_msgs/msg/JointJog: std_msgs/msg/Header header, string[] joint_names, float64[] displacements, float64[] velocities, float64 duration
 rmw_dds_common/msg/Gid: uint8[16] data
 rmw_dds_common/msg/NodeEntitiesInfo: string<=256 node_namespace, string<=256 node_name, rmw_dds_common/msg/Gid[] reader_gid_seq, rmw_dds_common/msg/Gid[] writer_gid_seq
 rmw_dds_common/msg/ParticipantEntitiesInfo: rmw_dds_common/msg/Gid gid, rmw_dds_common/msg/NodeEntitiesInfo[] node_entities_info_seq
 """  # noqa: E501 one interface a line
+
+OWN = Path(__file__).parent / "soma_msgs"
+# what rosidl makes of an action NAME, {0} being it
+ACTION = """
+{0}_FeedbackMessage: unique_identifier_msgs/msg/UUID goal_id, {0}_Feedback feedback
+{0}_SendGoal_Request: unique_identifier_msgs/msg/UUID goal_id, {0}_Goal goal
+{0}_SendGoal_Response: bool accepted, builtin_interfaces/msg/Time stamp
+{0}_GetResult_Request: unique_identifier_msgs/msg/UUID goal_id
+{0}_GetResult_Response: int8 status, {0}_Result result
+"""
 
 # name -> (array.array's letter, bytes on the wire, number in type_description_interfaces/msg/FieldType)
 NUMBERS = {"bool": ("B", 1, 15), "byte": ("B", 1, 16), "char": ("B", 1, 3), "int8": ("b", 1, 2), "uint8": ("B", 1, 3),
@@ -116,8 +117,24 @@ class UnknownInterface(KeyError):
 @cache
 def described() -> dict[str, tuple[Field, ...]]:
     """All interfaces by name, as "sensor_msgs/msg/Image"."""
-    lines = (line.partition(":") for line in INTERFACES.strip().splitlines())
+    lines = (line.partition(":") for line in [*INTERFACES.strip().splitlines(), *_own()])
     return {name: tuple(_field(text.strip()) for text in fields.split(",") if text.strip()) for name, _, fields in lines}
+
+
+def _own() -> list[str]:
+    """The files of soma_msgs, in the form of INTERFACES."""
+    lines = [f"soma_msgs/msg/{file.stem}: {_listed(file.read_text())}" for file in sorted(OWN.glob("msg/*.msg"))]
+    for file in sorted(OWN.glob("action/*.action")):
+        name, parts = f"soma_msgs/action/{file.stem}", re.split("^---$", file.read_text(), flags=re.M)
+        lines += [f"{name}_{part}: {_listed(text)}" for part, text in zip(("Goal", "Result", "Feedback"), parts, strict=True)]
+        lines += ACTION.format(name).strip().splitlines()
+    return lines
+
+
+def _listed(text: str) -> str:
+    """The fields of a .msg file, without its comments; "std_msgs/Header" is short for "std_msgs/msg/Header"."""
+    lines = (re.sub(r"^(\w+)/(\w+)(?=\W)", r"\1/msg/\2", line.partition("#")[0].strip()) for line in text.splitlines())
+    return ", ".join(re.sub(r"\s+", " ", line) for line in lines if line)
 
 
 def _field(text: str) -> Field:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from array import array
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mujoco
 
@@ -16,13 +19,55 @@ from ros_nodes.arguments import Parameter, known, run
 from ros_nodes.interfaces import message
 
 OK, WARN, ERROR = 0, 1, 2  # diagnostic_msgs/DiagnosticStatus
+FLOATS = "std_msgs/msg/Float64MultiArray"
+
+
+
+
+# ---- ros2_control, whose controllers know the arm's joints alone; the gripper has one of its own
+
+
+def nobody(node) -> Callable[[Any], None]:
+    return lambda command: None
+
+
+def positions(node) -> Callable[[Any], None]:
+    """For a position_controllers/JointGroupPositionController or forward_command_controller."""
+    arm = node.publisher(FLOATS, "arm_controller/commands", "reliable")
+    gripper = node.publisher(FLOATS, "gripper_controller/commands", "reliable")
+
+    def send(command) -> None:
+        *joints, grip = command.points[0].positions
+        for publish, values in ((arm, joints), (gripper, [grip])):
+            publish(message(FLOATS)(data=array("d", values)))
+
+    return send
+
+
+def trajectory(node) -> Callable[[Any], None]:
+    """For a joint_trajectory_controller, which is to begin at once: a stamp of 0 says so."""
+    arm = node.publisher(convert.TRAJECTORY, "arm_controller/joint_trajectory", "reliable")
+    gripper = node.publisher(FLOATS, "gripper_controller/commands", "reliable")
+
+    def send(command) -> None:
+        out, point = message(convert.TRAJECTORY)(), message(convert.POINT)()
+        out.joint_names, source = command.joint_names[:-1], command.points[0]
+        point.positions, point.velocities = source.positions[:-1], source.velocities[:-1]
+        point.time_from_start, out.points = source.time_from_start, [point]
+        arm(out)
+        gripper(message(FLOATS)(data=source.positions[-1:]))
+
+    return send
+
+
+CONTROLLERS = {"none": nobody, "positions": positions, "trajectory": trajectory}
 
 
 class SafetyNode:
-    """Takes trajectories on /agent/trajectory, gives joint commands on /joint_commands, one each `tick` s.
+    """Takes trajectories on agent/trajectory, gives joint commands on joint_commands, one each `tick` s.
 
-    /emergency_stop (std_msgs/Bool, true) stops at once and latches; ~/release (std_srvs/Trigger, or std_msgs/Empty on the
-    topic of that name) ends it. /robot_reset (std_msgs/Empty): the robot was put elsewhere, and is taken as it is found.
+    emergency_stop (std_msgs/Bool, true) stops at once and latches; ~/release (std_srvs/Trigger, or std_msgs/Empty on the
+    topic of that name) ends it. robot_reset (std_msgs/Empty): the robot was put elsewhere, and is taken as it is found.
     """
 
     PARAMETERS = {
@@ -39,30 +84,33 @@ class SafetyNode:
         "lockstep": Parameter(False, "commands of a whole period at each sign of life"),
         "period": Parameter(0.1, "s of the robot's control, for lockstep", 0.01, 1.0),
         "log": Parameter("", "file that events are added to"),
-    }
+        "controller": Parameter("none", "of ros2_control that drives the arm: none, positions or trajectory"),
+    } | convert.PARAMETERS
 
     def __init__(self, node):
         self.node, asked = node, node.parameters(self.PARAMETERS)
-        self.arm, box = known("arm", asked.arm, ARMS), asked.workspace
+        self.arm, box = known("parameter arm", asked.arm, ARMS), asked.workspace
+        self.names = convert.joints_of(asked, self.arm)
         self.limits = Limits.of(self.arm, asked.margin, asked.share, patience=asked.patience, oldest=asked.oldest,
                                 workspace=(tuple(box[:3]), tuple(box[3:])) if box else None,
                                 force=asked.force or float("inf"))
         self.room = None
         if asked.model:
             model = mujoco.MjModel.from_xml_path(asked.model)
-            self.room = Body(model, convert.NAMES[:-1], self.arm.home, asked.fixed).closest
+            self.room = Body(model, self.names.names[:-1], self.arm.home, asked.fixed).closest
         self.tick, self.lockstep = asked.tick, asked.lockstep
         self.ticks = round(asked.period / self.tick) if self.lockstep else 1
         self.log = Path(asked.log).open("a") if asked.log else None
         self.supervisor: Supervisor | None = None
         self.answered, self.sent, self.moved = -1.0, None, False
         self.pressed = False  # the emergency stop, before there was a supervisor to latch it
-        self.commands = node.publisher(convert.TRAJECTORY, "/joint_commands", "reliable")
+        self.commands = node.publisher(convert.TRAJECTORY, "joint_commands", "reliable")
+        self.control = known("parameter controller", asked.controller, CONTROLLERS)(node)
         self.diagnostics = node.publisher("diagnostic_msgs/msg/DiagnosticArray", "/diagnostics", "reliable")
-        node.subscribe(convert.JOINTS, "/joint_states", self.joints, "reliable")
-        node.subscribe(convert.TRAJECTORY, "/agent/trajectory", self.trajectory, "reliable")
-        node.subscribe("std_msgs/msg/Bool", "/emergency_stop", self.emergency, "reliable")
-        node.subscribe("std_msgs/msg/Empty", "/robot_reset", self.put_elsewhere, "reliable")
+        node.subscribe(convert.JOINTS, "joint_states", self.joints, "reliable" if self.lockstep else "sensor")
+        node.subscribe(convert.TRAJECTORY, "agent/trajectory", self.trajectory, "reliable")
+        node.subscribe("std_msgs/msg/Bool", "emergency_stop", self.emergency, "reliable")
+        node.subscribe("std_msgs/msg/Empty", "robot_reset", self.put_elsewhere, "reliable")
         node.subscribe("std_msgs/msg/Empty", "~/release", lambda _: self.release(), "reliable")
         node.service("std_srvs/srv/Trigger", "~/release", self.release_asked)
         if not self.lockstep:
@@ -73,7 +121,7 @@ class SafetyNode:
 
     def joints(self, state) -> None:
         try:
-            measured = convert.from_joints(state, convert.NAMES)
+            measured = convert.from_joints(state, self.names)
             if self.supervisor is None:
                 self.supervisor = Supervisor(self.arm, self.limits, measured, self.tick, self.room)
                 self.emergency_stop()
@@ -93,7 +141,7 @@ class SafetyNode:
             self.commands(self.sent)  # asked once more
             return
         try:
-            proposal = convert.from_trajectory(asked, convert.NAMES)
+            proposal = convert.from_trajectory(asked, self.names)
             if proposal is None:
                 self.supervisor.beat(now)
             else:
@@ -140,11 +188,12 @@ class SafetyNode:
             self.note(command)
         self.sent = self.as_message(command, now)
         self.commands(self.sent)
+        self.control(self.sent)
 
     def as_message(self, command: Command, now: float):
         out, point = convert.header(message(convert.TRAJECTORY)(), now), message(convert.POINT)()
-        out.joint_names = list(convert.NAMES)
-        point.positions.extend([*command.motion.q, command.opening])
+        out.joint_names = list(self.names.names)
+        point.positions = self.names.row(command.motion.q, command.opening)
         point.velocities.extend([*command.motion.dq, 0.0])
         point.accelerations.extend([*command.motion.ddq, 0.0])
         convert.set_time(point.time_from_start, self.ticks * self.tick)

@@ -1,7 +1,8 @@
 """The tabletop as a robot: its sensors as topics, its joints driven by commands, its clock on /clock.
 
-In lock-step each control period waits for its command, so that an episode goes as fast as it can and the same each time;
-otherwise the world runs at the wall clock's pace, commanded or not.
+In lock-step each control period waits for its command, so that an episode goes as fast as it can and the same each time,
+and the clock begins at 0. Otherwise the world runs at the wall clock's pace, commanded or not, and its stamps are the wall
+clock's.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from ros_nodes.interfaces import message
 SETTLE = 0.3  # s of the wall clock between a new episode and its first observation: all have heard of it by then
 AGAIN = 1.0  # s of the wall clock after which an observation that nobody answered is sent once more
 SLACK = 1e-3  # s
+LAG = 0.2  # s behind the wall clock from which on the world is not hurried after it
+LOCKSTEP_RATE = 10.0  # Hz
 
 
 class SimNode:
@@ -34,26 +37,29 @@ class SimNode:
         "seed": Parameter(1000, "of the first episode", 0, 2**31),
         "episodes": Parameter(0, "after which it ends; 0: when it is stopped", 0, 10**6),
         "lockstep": Parameter(False, "each control period waits for its command"),
+        "rate": Parameter(50.0, "Hz of joint states, sound and control; 10 in lock-step", 10.0, 250.0),
+        "camera_rate": Parameter(30.0, "Hz of each camera; 10 in lock-step", 1.0, 100.0),
     }
 
     def __init__(self, node):
         self.node, asked = node, node.parameters(self.PARAMETERS)
         self.lockstep, self.episodes, self.seed = asked.lockstep, asked.episodes, asked.seed
         self.done, self.results = False, []
-        self.env = TabletopEnv(asked.task, asked.split, "joint_position", asked.instruct, lazy_images=True)
+        rate, self.exposure = (LOCKSTEP_RATE, 1.0 / LOCKSTEP_RATE) if self.lockstep else (asked.rate, 1.0 / asked.camera_rate)
+        self.env = TabletopEnv(asked.task, asked.split, "joint_position", asked.instruct, lazy_images=True, control_hz=rate)
         self.clock = node.publisher("rosgraph_msgs/msg/Clock", "/clock", "reliable")
-        self.joints = node.publisher(convert.JOINTS, "/joint_states", "reliable")
-        self.cameras = {name: node.publisher(convert.IMAGE, f"/camera/{name}/image_raw", "reliable")
+        self.joints = node.publisher(convert.JOINTS, "joint_states", "reliable")
+        self.cameras = {name: node.publisher(convert.IMAGE, f"camera/{name}/image_raw", "reliable")
                         for name in self.env.robot_spec.cameras}
-        self.audio = node.publisher(convert.AUDIO, "/audio", "reliable")
-        self.instruction = node.publisher("std_msgs/msg/String", "/instruction", "latched")
-        self.episode = node.publisher("std_msgs/msg/String", "/episode", "latched")
-        self.put_elsewhere = node.publisher("std_msgs/msg/Empty", "/robot_reset", "reliable")
-        node.subscribe(convert.TRAJECTORY, "/joint_commands", self.command, "reliable")
+        self.audio = node.publisher(convert.AUDIO, "audio", "stream")
+        self.instruction = node.publisher("std_msgs/msg/String", "instruction", "latched")
+        self.episode = node.publisher("std_msgs/msg/String", "episode", "latched")
+        self.put_elsewhere = node.publisher("std_msgs/msg/Empty", "robot_reset", "reliable")
+        node.subscribe(convert.TRAJECTORY, "joint_commands", self.command, "reliable")
         node.service("std_srvs/srv/Trigger", "~/reset", self.reset_asked)
         self.start = 0.0  # the clock's time (s) at which the running episode began
         self.reset()
-        node.timer(AGAIN if self.lockstep else self.env.period, self.again if self.lockstep else self.tick)
+        node.timer(*(AGAIN, self.again) if self.lockstep else (self.env.period, self.keep_up))
 
     # ---- episodes
 
@@ -69,7 +75,9 @@ class SimNode:
         self.node.timer(SETTLE, self.begin, once=True)
 
     def begin(self) -> None:
-        self.done = False
+        self.done, self.seen_at = False, -1e9
+        if not self.lockstep:
+            self.start = self.node.now()
         self.send()
 
     def reset_asked(self, request, response):
@@ -107,17 +115,19 @@ class SimNode:
         now, clock = self.now, message("rosgraph_msgs/msg/Clock")()
         convert.set_time(clock.clock, now)
         self.clock(clock)
-        for key, picture in self.env.images().items():
-            self.cameras[key.removeprefix(IMAGES)](convert.to_image(picture, now, key.removeprefix(IMAGES)))
+        if now >= self.seen_at + self.exposure - SLACK:
+            self.seen_at = max(self.seen_at + self.exposure, now - self.exposure)
+            for key, picture in self.env.images().items():
+                self.cameras[key.removeprefix(IMAGES)](convert.to_image(picture, now, key.removeprefix(IMAGES)))
         sound = self.obs[AUDIO]
         self.audio(convert.to_audio(sound, self.env.robot_spec.sample_rate, now - self.env.period, "microphones"))
         measured = self.env.measured
-        self.joints(convert.to_joints(JointState(now, measured.position, measured.opening), convert.NAMES))
+        self.joints(convert.to_joints(JointState(now, measured.position, measured.opening), convert.TABLETOP))
 
     def command(self, trajectory) -> None:
         """The joint target for the period that its last point ends."""
         try:
-            command = convert.from_command(trajectory, convert.NAMES)
+            command = convert.from_command(trajectory, convert.TABLETOP)
         except convert.ConvertError as error:
             self.node.log(f"passed over: {error}")
             return
@@ -139,7 +149,17 @@ class SimNode:
     def again(self) -> None:
         """In lock-step somebody may have come too late for an observation."""
         if not self.done:
+            self.seen_at = -1e9
             self.send()
+
+    def keep_up(self) -> None:
+        """Bring the world to the wall clock's time."""
+        behind = self.node.now() - self.now
+        if behind > LAG and not self.done:
+            self.node.log(f"the world stood still for {behind:.2f} s: this machine is too slow or too busy")
+            self.start += behind
+        while not self.done and self.now + self.env.period <= self.node.now():
+            self.tick()
 
 
 def main() -> int:

@@ -41,7 +41,7 @@ class TaskServer:
         self.node, self.begin, self.hold, self.settled = node, begin, hold, settled
         self.goals: deque[Goal] = deque(maxlen=REMEMBERED)
         self.moved_at: float | None = None
-        name = "/execute_task/_action"
+        name = "execute_task/_action"
         self.feedback = node.publisher(f"{KIND}_FeedbackMessage", f"{name}/feedback", "reliable")
         self.statuses = node.publisher("action_msgs/msg/GoalStatusArray", f"{name}/status", "latched")
         node.service(f"{KIND}_SendGoal", f"{name}/send_goal", self.goal_asked)

@@ -27,12 +27,12 @@ def test_a_file_is_heard_at_the_pace_of_the_clock_and_speech_is_noticed(spoken):
     node = HandNode(source=str(path))
     AudioNode(node)
     node.run(seconds + 1.0)
-    stamps = np.array([convert.seconds(a.header.stamp) for a in node.sent["/audio"]])
+    stamps = np.array([convert.seconds(a.header.stamp) for a in node.sent["audio"]])
     np.testing.assert_allclose(stamps, 100.0 + 0.05 * np.arange(len(stamps)), atol=1e-6)
     assert len(stamps) == pytest.approx((seconds + 1.0) / 0.05, abs=2)
-    heard = np.concatenate([convert.from_audio(a, SAMPLE_RATE, 2) for a in node.sent["/audio"]])
+    heard = np.concatenate([convert.from_audio(a, SAMPLE_RATE, 2) for a in node.sent["audio"]])
     assert np.abs(heard[SAMPLE_RATE : round(seconds * SAMPLE_RATE)]).max() > 0.05 and not heard[round((seconds + 0.1) * SAMPLE_RATE) :].any()
-    assert [a.data for a in node.sent["/audio/active"]] == [False, True, False]
+    assert [a.data for a in node.sent["audio/active"]] == [False, True, False]
     assert len(node.said) == 1 and node.said[0].startswith("somebody spoke from 100.")  # a little before the first word
 
 
@@ -47,9 +47,9 @@ def test_a_repeated_file_goes_on(tmp_path):
 def test_what_is_to_be_said_is_spoken(spoken):
     node, played = HandNode(source=str(spoken[0])), []
     AudioNode(node, play=lambda wave, rate: played.append((wave, rate)))
-    node.heard["/say"](message("std_msgs/msg/String")("I hold the red cube"))
+    node.heard["say"](message("std_msgs/msg/String")("I hold the red cube"))
     assert len(played) == 1 and played[0][1] == SAMPLE_RATE and 1.0 < len(played[0][0]) / SAMPLE_RATE < 3.0
-    node.heard["/say"](message("std_msgs/msg/String")(""))
+    node.heard["say"](message("std_msgs/msg/String")(""))
     assert len(played) == 1 and "nothing to be spoken" in node.said[-1]
 
 

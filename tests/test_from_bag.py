@@ -47,12 +47,12 @@ def play(recording, seed, steps, verdict=None, blind=()):
         for name in ("front", "wrist") if step not in blind else ():
             recording.put(f"/camera/{name}/image_raw", convert.to_image(obs[IMAGES + name], now, name))
         recording.put("/audio", convert.to_audio(obs[AUDIO], 16000, now - 0.1))
-        recording.put("/joint_states", convert.to_joints(JointState(now, env.measured.position, env.measured.opening), convert.NAMES))
+        recording.put("/joint_states", convert.to_joints(JointState(now, env.measured.position, env.measured.opening), convert.TABLETOP))
         action = env.expert_action()
         moved = plan(Chunk(action[None], env.time, 10.0), env._ee_delta, env.arm, env.command)
         point = JointTrajectory(JointState(now, env.command.position, env.command.opening), np.array([now + 0.1]),
                                 moved.positions, moved.openings)
-        recording.put("/joint_commands", convert.to_trajectory(point, convert.NAMES))
+        recording.put("/joint_commands", convert.to_trajectory(point, convert.TABLETOP))
         seen.append(obs)
         done.append(action)
         obs, *_ = env.step(np.append(moved.positions[0], moved.openings[0]).astype(np.float32))
@@ -94,7 +94,7 @@ def test_what_is_missing_is_named(tmp_path, capsys):
     with pytest.raises(BagError, match=r"/no needed; it has /audio \(soma_msgs/msg/Audio\)"):
         from_bag(tmp_path / "bag", tmp_path / "out", cameras={"front": "/no"})
     with pytest.raises(BagError, match="no joint state of a, b"):
-        from_bag(tmp_path / "bag", tmp_path / "out", joints=("a", "b"))
+        from_bag(tmp_path / "bag", tmp_path / "out", joints=convert.Joints(("a", "b")))
     with pytest.raises(BagError, match="arm 'ur5': allowed are panda, fr3"):
         from_bag(tmp_path / "bag", tmp_path / "out", arm="ur5")
     assert not (tmp_path / "out").exists()

@@ -15,7 +15,7 @@ import pytest
 from envs.arm import PANDA, JointState, JointTrajectory
 from ros_nodes import convert
 from ros_nodes.arguments import ArgumentError, read
-from ros_nodes.convert import NAMES, ConvertError
+from ros_nodes.convert import TABLETOP, ConvertError, Joints
 from ros_nodes.interfaces import message
 
 
@@ -59,14 +59,14 @@ def test_sound_keeps_its_samples_and_names_another_rate():
 
 def test_joints_come_in_any_order():
     state = JointState(2.0, np.arange(7) / 10, 0.04)
-    sent = convert.to_joints(state, NAMES)
+    sent = convert.to_joints(state, TABLETOP)
     sent.name, sent.position = sent.name[::-1], array("d", sent.position[::-1])
-    back = convert.from_joints(sent, NAMES)
+    back = convert.from_joints(sent, TABLETOP)
     assert back.stamp == 2.0 and back.opening == 0.04
     np.testing.assert_array_equal(back.position, state.position)
     sent.name[0] = "nose"
     with pytest.raises(ConvertError, match="without gripper; it has nose"):
-        convert.from_joints(sent, NAMES)
+        convert.from_joints(sent, TABLETOP)
 
 
 def trajectory(stamp=1.0, points=3) -> JointTrajectory:
@@ -76,34 +76,35 @@ def trajectory(stamp=1.0, points=3) -> JointTrajectory:
 
 
 def test_a_trajectory_comes_back_as_it_was():
-    sent = convert.to_trajectory(trajectory(), NAMES)
-    back = convert.from_trajectory(sent, NAMES)
+    sent = convert.to_trajectory(trajectory(), TABLETOP)
+    back = convert.from_trajectory(sent, TABLETOP)
     for name in ("times", "positions", "openings"):
         np.testing.assert_allclose(getattr(back, name), getattr(trajectory(), name), atol=1e-9)
     np.testing.assert_array_equal(back.start.position, trajectory().start.position)
-    assert convert.from_trajectory(message(convert.TRAJECTORY)(), NAMES) is None
+    assert convert.from_trajectory(message(convert.TRAJECTORY)(), TABLETOP) is None
     sent.points[1].positions.pop()
     with pytest.raises(ConvertError, match=r"4 points with \[7, 8\] positions"):
-        convert.from_trajectory(sent, NAMES)
+        convert.from_trajectory(sent, TABLETOP)
     with pytest.raises(ConvertError, match="elbow"):
-        convert.from_trajectory(convert.to_trajectory(trajectory(), [*NAMES[:-1], "elbow"]), NAMES)
+        convert.from_trajectory(convert.to_trajectory(trajectory(), Joints((*TABLETOP.names[:-1], "elbow"))), TABLETOP)
 
 
 def test_a_command_says_where_to_be_and_when():
-    sent = convert.to_trajectory(trajectory(stamp=3.0, points=1), NAMES)
-    command = convert.from_command(sent, NAMES)
+    sent = convert.to_trajectory(trajectory(stamp=3.0, points=1), TABLETOP)
+    command = convert.from_command(sent, TABLETOP)
     assert command.stamp == pytest.approx(3.1) and command.opening == sent.points[-1].positions[7]
     np.testing.assert_array_equal(command.position, sent.points[-1].positions[:7])
     sent.points[-1].positions[2] = float("nan")
     for broken, why in ((sent, "finite"), (message(convert.TRAJECTORY)(), "0 points for no joints"),
                         (message(convert.TRAJECTORY)(joint_names=["a"], points=sent.points), "for a:")):
         with pytest.raises(ConvertError, match=why):
-            convert.from_command(broken, NAMES)
+            convert.from_command(broken, TABLETOP)
 
 
 def test_a_command_line_as_ros_has_it():
     words = "--ros-args -p task:=reach -p tick:=0.02 -p fixed:=[a,b] -r /audio:=/ears --remap __ns:=/left".split()
-    assert read(words) == ({"task": "reach", "tick": 0.02, "fixed": ["a", "b"]}, {"/audio": "/ears"}, "/left")
+    assert read(words) == ({"task": "reach", "tick": 0.02, "fixed": ["a", "b"]}, {"/audio": "/ears"}, "/left", "")
+    assert read(["-r", "__node:=second"]).name == "second"
     with pytest.raises(ArgumentError, match="-p task=reach: allowed are -p NAME:=VALUE"):
         read(["-p", "task=reach"])
 
@@ -161,7 +162,7 @@ def test_an_emergency_stop_that_came_first_is_kept(processes, tmp_path):
         if since < 4.0:
             button(message("std_msgs/msg/Bool")(True))
         elif since < 5.0:
-            joints(convert.to_joints(JointState(time.time(), np.array(PANDA.home), 0.08), NAMES))
+            joints(convert.to_joints(JointState(time.time(), np.array(PANDA.home), 0.08), TABLETOP))
         else:
             release(message("std_msgs/msg/Empty")())
 
@@ -199,13 +200,13 @@ def test_the_supervisor_stops_a_robot_in_motion(processes, fault, tmp_path):
 
     def send(now):
         nonlocal begin
-        joints(convert.to_joints(JointState(now, last["q"], 0.08), NAMES))
+        joints(convert.to_joints(JointState(now, last["q"], 0.08), TABLETOP))
         if last["q"] is not home and begin is None and not np.array_equal(last["q"], home):
             begin = now
         since = 0.0 if begin is None else now - begin
         goal = home + np.array([2.0, 0, 0, 0, 0, 0, 0])
         wish = JointTrajectory(JointState(now, last["q"], 0.08), now + np.array([2.5]), goal[None], np.array([0.08]))
-        sent = convert.to_trajectory(wish, NAMES)
+        sent = convert.to_trajectory(wish, TABLETOP)
         if since > fault_at and fault == "nan":
             sent.points[1].positions[0] = float("nan")
         if since > fault_at and fault == "emergency stop":

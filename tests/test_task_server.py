@@ -6,7 +6,7 @@ from ros_nodes.interfaces import message
 from ros_nodes.task_server import ABORTED, CANCELED, EXECUTING, NONE, SUCCEEDED, TERMINATED, UNKNOWN_GOAL, TaskServer
 from tests.by_hand import HandNode
 
-ACTION = "/execute_task/_action/"
+ACTION = "execute_task/_action/"
 
 
 def uuid(number):

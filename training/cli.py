@@ -133,11 +133,12 @@ def data(cfg: Mapping[str, Any]) -> int:
 
 
 def from_bag(cfg: Mapping[str, Any]) -> int:
+    from ros_nodes.convert import TABLETOP, Joints
     from training.data.from_bag import from_bag as convert
 
-    names = {"joints": cfg["joints"]} if cfg["joints"] else {}
-    lines = convert(cfg["dir"], cfg["out"], cfg["arm"], cfg["hz"], cfg["task"], cfg["cameras"], oldest=cfg["oldest"],
-                    failures=cfg["failures"], **names)
+    joints = Joints(tuple(cfg["joints"]) or TABLETOP.names, cfg["grip"])
+    lines = convert(cfg["dir"], cfg["out"], cfg["arm"], cfg["hz"], cfg["task"], cfg["cameras"], joints, cfg["oldest"],
+                    failures=cfg["failures"])
     print("\n".join(lines))
     return int(not any(line.endswith("frames") for line in lines))
 

@@ -17,6 +17,7 @@ from agent.spec import AUDIO, IMAGES, SENSE, STATE, TASK, TIME, Chunk, Spec
 from envs.arm import ARMS, STATE_NAMES, JointState, arm_state, ee_delta_action, joint_position_action, plan
 from envs.collision import Body
 from envs.tabletop.ears import Ears
+from envs.tabletop.mjcf import TIMESTEP
 from envs.tabletop.physics import World
 from envs.tabletop.render import Renderer, project
 from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES, SCALE, SPLITS, WORKSPACE
@@ -68,6 +69,8 @@ class TabletopEnv(gym.Env):
         self.task_name, self.split, self.instruct = task, split, instruct
         self.image_size, self.lazy_images, self.with_depth, self.render_mode = image_size, lazy_images, depth, render_mode
         self.arm, self.period = ARMS[arm], 1.0 / control_hz
+        if abs(self.period / TIMESTEP - round(self.period / TIMESTEP)) > 1e-6:
+            raise ValueError(f"control_hz {control_hz:g}: whole physics steps of {TIMESTEP} s are needed, as with 10, 25 or 50")
         self._ee_delta = ee_delta_action(WORKSPACE, SCALE)
         self.robot_spec = Spec(
             cameras={camera: (image_size, image_size) for camera in CAMERAS},

@@ -88,12 +88,12 @@ class Cut(NamedTuple):
 
 
 def from_bag(bag: str | Path, out: str | Path, arm: str = "panda", hz: float = 10.0, task: str | None = None,
-             cameras: Mapping[str, str] | None = None, joints: Sequence[str] = convert.NAMES, oldest: float = 0.3,
+             cameras: Mapping[str, str] | None = None, joints: convert.Joints = convert.TABLETOP, oldest: float = 0.3,
              failures: bool = False) -> list[str]:
     """Add the episodes of a recording (a folder with metadata.yaml) to the dataset at `out`; gives one line about each.
 
     task: the instruction, for a recording without any. cameras: name -> topic; without, all topics with pictures.
-    joints: their names in the joint states, the gripper's last. oldest: s that a picture or joint state may be old.
+    joints: how the robot names them. oldest: s that a picture or joint state may be old.
     failures: also keep episodes that `/episode` calls failures. Raises BagError; ConvertError for a message that is
     broken.
     """
@@ -140,7 +140,7 @@ def camera_name(topic: str) -> str:
     return topic.removeprefix("/camera").strip("/").replace("/", "_") or "camera"
 
 
-def listen(bag: str | Path, cameras: Mapping[str, str], joints: Sequence[str]) -> Session:
+def listen(bag: str | Path, cameras: Mapping[str, str], joints: convert.Joints) -> Session:
     """Read everything but the pictures' pixels."""
     with opened(bag) as reader:
         kinds = {c.topic: c.msgtype for c in reader.connections}
@@ -154,19 +154,19 @@ def listen(bag: str | Path, cameras: Mapping[str, str], joints: Sequence[str]) -
         for connection, recorded, data in reader.messages():
             take(session, connection.topic, connection.msgtype, recorded, data, by_topic, joints)
     if not session.clock:
-        raise BagError(f"{bag}: no joint state of {', '.join(joints)}")
+        raise BagError(f"{bag}: no joint state of {', '.join(joints.names)}")
     return session
 
 
 def take(session: Session, topic: str, kind: str, recorded_ns: int, data: bytes, cameras: Mapping[str, str],
-         joints: Sequence[str]) -> None:
+         joints: convert.Joints) -> None:
     """One message of the recording."""
     recorded = recorded_ns * 1e-9
     if topic in cameras:
         session.pictures[cameras[topic]].add(stamp_of(data), recorded_ns)
     elif kind == convert.JOINTS:
         state = decode(data, kind)
-        if set(joints) <= set(state.name):  # others, as of a gripper alone, are on the same topic at times
+        if set(joints.names) <= set(state.name):  # others, as of a gripper alone, are on the same topic at times
             measured = convert.from_joints(state, joints)
             session.joints.add(measured.stamp, measured)
             session.clock.append((recorded, measured.stamp))
@@ -183,7 +183,7 @@ def take(session: Session, topic: str, kind: str, recorded_ns: int, data: bytes,
             session.told.append(Told(recorded, "", success))
 
 
-def order(session: Session, trajectory: Any, joints: Sequence[str]) -> None:
+def order(session: Session, trajectory: Any, joints: convert.Joints) -> None:
     """A command; one that no robot could follow is passed over, as the robot did."""
     try:
         command = convert.from_command(trajectory, joints)

@@ -1,0 +1,160 @@
+"""A node on rclpy, with the methods of ros_nodes.dds.Node.
+
+Topics are sent and taken as bytes, written and read by ros_nodes.cdr, so that a node sees the same messages whatever
+carries it; the ROS classes are needed for their type support alone. Name, namespace, remapping, parameters and the clock
+are ROS's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any
+
+import rclpy
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterException, ParameterException
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+
+from ros_nodes.arguments import ArgumentError, Parameter, valid
+from ros_nodes.cdr import CdrError, decode, encode
+from ros_nodes.interfaces import message
+from ros_nodes.transport import quality
+
+LONGEST_WAIT = 0.1  # s
+SERVICES = {"SendGoal": "SendGoalService", "GetResult": "GetResultService"}  # of an action, as rosidl names them
+
+
+@cache
+def ros_class(kind: str) -> type:
+    """ROS's class of an interface: "sensor_msgs/msg/Image", "std_srvs/srv/Trigger", "soma_msgs/action/ExecuteTask_SendGoal".
+    Raises ArgumentError where its package is not built."""
+    package, sort, name = kind.split("/")
+    try:
+        module = import_module(f"{package}.{sort}")
+    except ModuleNotFoundError as error:
+        raise ArgumentError(f"no ROS package {package} ({error}): build it (colcon build) and source its setup") from error
+    whole, _, part = name.partition("_")
+    return getattr(getattr(module, whole).Impl, SERVICES.get(part, part)) if part else getattr(module, name)
+
+
+def profile(kind: str) -> QoSProfile:
+    asked = quality(kind)
+    return QoSProfile(
+        depth=asked.depth,
+        reliability=ReliabilityPolicy.RELIABLE if asked.reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if asked.latched else DurabilityPolicy.VOLATILE)
+
+
+def describe(parameter: Parameter) -> ParameterDescriptor:
+    """Read once, at the start; types are checked by ros_nodes.arguments.valid, which says what is allowed."""
+    out = ParameterDescriptor(description=parameter.about, read_only=True, dynamic_typing=True)
+    if isinstance(parameter.default, float) and parameter.low is not None:
+        out.floating_point_range = [FloatingPointRange(from_value=parameter.low, to_value=parameter.high)]
+    elif isinstance(parameter.default, int) and parameter.low is not None:
+        out.integer_range = [IntegerRange(from_value=int(parameter.low), to_value=int(parameter.high))]
+    return out
+
+
+class Node:
+    """words: the command line, as `--ros-args -p NAME:=VALUE`. Raises ArgumentError for one that ROS does not take."""
+
+    def __init__(self, name: str, words: Sequence[str] = ()):
+        marked = words if "--ros-args" in words or not words else ["--ros-args", *words]
+        try:
+            rclpy.init(args=[name, *marked], signal_handler_options=SignalHandlerOptions.NO)
+            self.node = rclpy.create_node(name)
+        except Exception as error:  # rclpy's own, of several kinds, for arguments and names that cannot be
+            raise ArgumentError(str(error)) from error
+        self.executor, self.running = SingleThreadedExecutor(), True
+        self.executor.add_node(self.node)
+
+    from_words = classmethod(lambda cls, name, words: cls(name, words))
+
+    @property
+    def name(self) -> str:
+        return self.node.get_name()
+
+    # ---- time, parameters, log
+
+    def now(self) -> float:
+        return 1e-9 * self.node.get_clock().now().nanoseconds
+
+    def parameters(self, described: Mapping[str, Parameter]) -> SimpleNamespace:
+        try:
+            values = {name: self.node.declare_parameter(name, p.default, describe(p)).value for name, p in described.items()}
+        except (InvalidParameterException, ParameterException) as error:
+            raise ArgumentError(str(error)) from error
+        return SimpleNamespace(**valid({n: plain(v) for n, v in values.items()}, described))
+
+    def log(self, text: str) -> None:
+        self.node.get_logger().info(text)
+
+    # ---- what is sent and received
+
+    def publisher(self, kind: str, topic: str, qos: str = "reliable") -> Callable[[Any], None]:
+        publish = self.node.create_publisher(ros_class(kind), topic, profile(qos)).publish
+        return lambda value: publish(encode(value, kind))
+
+    def subscribe(self, kind: str, topic: str, callback: Callable[[Any], None], qos: str = "reliable") -> None:
+        def handle(data: bytes) -> None:
+            try:
+                value = decode(data, kind)
+            except CdrError as error:
+                self.log(f"a message on {topic} is no {kind}: passed over ({error})")
+                return
+            callback(value)
+
+        self.node.create_subscription(ros_class(kind), topic, handle, profile(qos), raw=True)
+
+    def service(self, kind: str, name: str, answer: Callable[[Any, Any], Any], later: bool = False) -> None:
+        service, (ask, reply) = ros_class(kind), (f"{kind}_Request", f"{kind}_Response")
+
+        async def handle(request, _):
+            asked = decode(serialize_message(request), ask)
+            if later:
+                future = Future(executor=self.executor)
+                answer(asked, future.set_result)
+                given = await future
+            else:
+                given = answer(asked, message(reply)())
+            return deserialize_message(encode(given, reply), service.Response)
+
+        self.node.create_service(service, name, handle)
+
+    def timer(self, period: float, callback: Callable[[], None], once: bool = False) -> None:
+        def due() -> None:
+            if once:
+                self.node.destroy_timer(timer)
+            callback()
+
+        timer = self.node.create_timer(period, due)
+
+    # ---- running
+
+    def spin(self, until: Callable[[], bool] | None = None) -> None:
+        while self.running and not (until is not None and until()):
+            self.spin_once(LONGEST_WAIT)
+
+    def spin_once(self, timeout: float) -> None:
+        self.executor.spin_once(timeout_sec=timeout)
+
+    def stop(self) -> None:
+        self.running = False
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self.executor.shutdown(timeout_sec=0)
+        self.node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def plain(value: Any) -> Any:
+    """A parameter's value as Python's own types."""
+    return value if isinstance(value, (bool, int, float, str)) else list(value or [])

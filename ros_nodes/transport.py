@@ -1,0 +1,49 @@
+"""The one seam between the nodes and what carries them: rclpy where ROS 2 is sourced, else its wire protocol over DDS.
+
+Both `Node` classes (ros_nodes.rcl, ros_nodes.dds) have the same methods and take the messages of ros_nodes.interfaces.
+SOMA_TRANSPORT=rclpy or SOMA_TRANSPORT=dds says which, whatever is installed.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from ros_nodes.arguments import known
+
+
+class Quality(NamedTuple):
+    """How a topic is carried. reliable: sent again until it has come. latched: the last ones also for those who come
+    later. depth: messages that wait."""
+
+    reliable: bool
+    latched: bool
+    depth: int
+
+
+QUALITY = {"sensor": Quality(False, False, 5), "reliable": Quality(True, False, 10), "latched": Quality(True, True, 1),
+           "stream": Quality(True, False, 100)}  # of which nothing may be missed, such as sound
+
+
+def quality(kind: str) -> Quality:
+    """Raises ValueError for another kind than those of QUALITY."""
+    return known("quality of service", kind, QUALITY)
+
+
+def node_class() -> type:
+    """The class of nodes to run. Raises ArgumentError for a SOMA_TRANSPORT that there is not."""
+    asked = os.environ.get("SOMA_TRANSPORT") or ("rclpy" if find_spec("rclpy") else "dds")
+    return known("SOMA_TRANSPORT", asked, {"rclpy": _rclpy, "dds": _dds})()
+
+
+def _rclpy() -> type:
+    from ros_nodes.rcl import Node
+
+    return Node
+
+
+def _dds() -> type:
+    from ros_nodes.dds import Node
+
+    return Node
