@@ -16,6 +16,9 @@ from agent.encoders.audio import CausalAudioEncoder
 from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, Spec
 
 KEPT = 0.5  # s for which a sensor's samples are kept behind its newest
+MISSED = 3.5  # periods of a sensor after which it is late
+FROZEN = 5  # pictures alike, while the robot moved by MOVED, that no camera takes
+MOVED = 0.05  # rad, the furthest of the joints; m, of the tool
 
 
 class SoundMemory:
@@ -58,23 +61,40 @@ class Stale(Exception):
 class Senses:
     """What a robot's sensors said lately, each with the time (s) at which it was sensed, not at which it arrived.
 
-    tolerance: how far the stamps of one observation may be apart; oldest: how old it may be; both s.
+    tolerance: how far the stamps of one observation may be apart; oldest: how old it may be, and a sensor is late before
+    that where it has missed some of its own periods; both s.
     """
 
     def __init__(self, spec: Spec, tolerance: float = 0.05, oldest: float = 0.3):
         self.spec, self.tolerance, self.oldest = spec, tolerance, oldest
         names = [STATE, *(IMAGES + name for name in spec.cameras)]
         self.samples: dict[str, deque[tuple[float, np.ndarray]]] = {name: deque() for name in names}
+        self.alike: dict[str, list[np.ndarray]] = {name: [] for name in names[1:]}  # states since a camera's picture changed
         self.sound, self.sound_from, self.text = np.zeros((0, len(spec.microphones)), np.float32), None, ""
 
     def sense(self, key: str, stamp: float, value: np.ndarray) -> None:
         """An image or a state. What is older than what is known, as after a jump of the clock, takes its place."""
         known = self.samples[key]
+        if key in self.alike:
+            self.watch(key, value)
         while known and known[-1][0] >= stamp:
             known.pop()
         known.append((stamp, value))
         while known[0][0] < stamp - KEPT:
             known.popleft()
+
+    def watch(self, key: str, picture: np.ndarray) -> None:
+        """Note where the robot was when a camera's picture was just like the one before."""
+        before, state = self.samples[key], self.samples[STATE]
+        if not before or not np.array_equal(before[-1][1], picture):
+            self.alike[key].clear()
+        if state:
+            self.alike[key].append(state[-1][1])
+
+    def frozen(self, key: str) -> bool:
+        """Whether a camera shows the same again and again, while the robot in its picture moves."""
+        states = self.alike[key]
+        return len(states) >= FROZEN and bool(np.abs(states[-1] - states[0]).max() > MOVED)
 
     def hear(self, stamp: float, samples: np.ndarray) -> None:
         """Sound (n, C) whose first sample was heard at `stamp`; a gap before it is silence, an overlap is dropped."""
@@ -100,12 +120,20 @@ class Senses:
         return {key: value for key, (_, value) in found.items()} | heard | {TASK: self.text, TIME: stamp}
 
     def fresh(self, now: float) -> float:
-        """As `newest`. Raises Stale, too, where that is older than it may be."""
+        """As `newest`. Raises Stale, too, where a sensor is older than it may be, or frozen."""
         stamp = self.newest()
-        if now - stamp > self.oldest:
-            late = min(self.samples, key=lambda key: self.samples[key][-1][0])
-            raise Stale(late, f"{now - stamp:.3f} s old, {self.oldest} s are allowed")
+        for key, known in self.samples.items():
+            age, allowed = now - known[-1][0], self.patience(key)
+            if not -self.tolerance <= age <= allowed:
+                raise Stale(key, f"{age:.3f} s old, 0 to {allowed:.3f} s are allowed")
+            if key in self.alike and self.frozen(key):
+                raise Stale(key, f"frozen: {len(self.alike[key])} pictures alike while the robot moves")
         return stamp
+
+    def patience(self, key: str) -> float:
+        """How old (s) the newest of a sensor may be."""
+        stamps = [stamp for stamp, _ in self.samples[key]]
+        return min(self.oldest, MISSED * float(np.median(np.diff(stamps)))) if len(stamps) > 2 else self.oldest
 
     def newest(self) -> float:
         """The stamp (s) of the newest observation that all sensors could make. Raises Stale for one that is missing."""

@@ -98,6 +98,7 @@ class Supervisor:
         self.planner = ruckig.Ruckig(len(q), period)
         self.proposal: JointTrajectory | None = None
         self.stopped = ""  # why, while an emergency stop is latched
+        self.held = ""  # why the loop that decides wants a stand
         self.alive = self.measured = self.force = None  # times of the last signs of life; the last JointState; N
         self.now, self.events = -np.inf, []
         self.trouble, self.troubled = "", -np.inf  # the last one, "" once it is over; when it was there last
@@ -112,30 +113,46 @@ class Supervisor:
         """What the robot says of itself; its stamp is when it was measured."""
         self.measured, self.force = measured, force
 
-    def propose(self, proposal: JointTrajectory, now: float) -> bool:
-        """Whether what a policy wants is taken over; what is refused changes nothing."""
+    def hold(self, now: float, why: str, kind: str = "hold") -> None:
+        """The deciding loop lives, and wants the robot to stand: it does not sense what it would act on."""
         self.beat(now)
+        if self.proposal is not None or why != self.held:
+            self._note(now, kind, why)
+        self.proposal, self.held = None, why
+
+    def propose(self, proposal: JointTrajectory, now: float) -> bool:
+        """Whether what a policy wants is taken over. What is refused changes nothing; after what makes no sense, such as
+        NaN, the robot is brought to a stand."""
+        self.beat(now)
+        if why := self.nonsense(proposal):
+            self.hold(now, why, "refused")
+            return False
         if why := self.fault(proposal, now):
             self._note(now, "refused", why)
             return False
         low, high = self.limits.q_min, self.limits.q_max
         if ((proposal.positions < low) | (proposal.positions > high)).any():
             self._note(now, "clipped", "positions outside the joints' ranges")
+        self.held = ""
         self.proposal = replace(proposal, positions=np.clip(proposal.positions, low, high))
         return True
 
-    def fault(self, proposal: JointTrajectory, now: float) -> str:
-        """What is wrong with a proposal, "" for nothing."""
+    def nonsense(self, proposal: JointTrajectory) -> str:
+        """Why a proposal is none, "" where it is one."""
         numbers = (proposal.times, proposal.positions, proposal.openings, proposal.start.position)
         shape, joints = np.shape(proposal.positions), len(self.motion.q)
-        if self.stopped:
-            return f"stopped: {self.stopped}"
         if len(shape) != 2 or shape[1] != joints or not len(proposal.times) == len(proposal.openings) == shape[0] > 0:
             return f"positions {shape}, times {len(proposal.times)}: (T, {joints}) with T >= 1 and T times are needed"
         if not all(np.isfinite(x).all() for x in numbers) or not np.isfinite(proposal.stamp):
             return "NaN or infinite values"
         if (np.diff(proposal.times) <= 0).any() or proposal.times[0] <= proposal.stamp:
             return "times that do not increase"
+        return ""
+
+    def fault(self, proposal: JointTrajectory, now: float) -> str:
+        """Why a proposal cannot be followed now, "" where it can."""
+        if self.stopped:
+            return f"stopped: {self.stopped}"
         if proposal.stamp > now + FUTURE:
             return f"stamp {proposal.stamp - now:.3f} s in the future"
         if now - proposal.stamp > self.limits.oldest:
@@ -203,6 +220,8 @@ class Supervisor:
             return ""
         if now - self.measured.stamp > limits.patience:
             return "the robot's state is late"
+        if self.measured.stamp > now + FUTURE:
+            return "the robot's state is stamped in the future"
         if not np.isfinite(self.measured.position).all():
             return "the robot's state is not finite"
         if np.abs(self.measured.position - self.motion.q).max() > limits.deviation:

@@ -28,8 +28,8 @@ STILL = 1e-4  # rad between two commands of a robot that stands
 
 class AgentNode:
     """Decides each `period` s of what its sensors' stamps say, on the newest observation that all of them agree on. Each
-    joint state that brings nothing to decide is answered by a trajectory without points: a sign of life of this loop,
-    which is not given while a sensor is late or missing. A stamp that goes back begins everything anew.
+    joint state that brings nothing to decide is answered by a trajectory without points: a sign of life of this loop. While
+    a sensor is late, missing or frozen, which diagnostics name, the supervisor is asked for a stand. A stamp that goes back begins everything anew.
 
     A managed node: `configure` loads the weights and subscribes, `activate` begins to decide, `deactivate` falls silent,
     so that the supervisor brings the robot to a stand and holds it. The action execute_task takes an instruction as a
@@ -41,7 +41,7 @@ class AgentNode:
         "arm": Parameter("panda", f"one of {', '.join(ARMS)}"),
         "period": Parameter(0.3, "s from one decision to the next", 0.02, 5.0),
         "tolerance": Parameter(0.05, "s that the stamps of one observation may be apart", 0.0, 1.0),
-        "oldest": Parameter(0.3, "s that an observation may be old", 0.02, 5.0),
+        "oldest": Parameter(0.15, "s that an observation may be old", 0.02, 5.0),
         "seed": Parameter(0, "of the decisions' random numbers", 0, 2**31),
         "threads": Parameter(1, "of PyTorch", 1, 64),
         "settled": Parameter(3.0, "s of standing still, after moving, that end a goal of execute_task", 0.5, 60.0),
@@ -58,6 +58,8 @@ class AgentNode:
         self.lockstep = asked.lockstep
         self.settled, self.text, self.trouble, self.held, self.task = asked.settled, "", "", False, None
         self.told = ("", -TWICE)  # the last instruction, and when (s)
+        self.diagnostics = node.publisher(convert.DIAGNOSTICS, "/diagnostics", "reliable")
+        node.timer(1.0, self.report)
         self.life = Lifecycle(node, {"configure": self.configure, "activate": self.begin})
         if asked.autostart:
             self.life.change("configure")
@@ -196,14 +198,15 @@ class AgentNode:
     # ---- what goes out
 
     def live(self, measured: JointState) -> None:
-        """Decide if it is time, else say that this loop is alive; say nothing while a sensor is late, so that the
-        supervisor stops what was decided on."""
+        """Decide if it is time, else say that this loop is alive; ask for a stand while a sensor is late or frozen."""
         now = measured.stamp if self.lockstep else self.node.now()
         try:
             due = self.senses.fresh(now) >= self.decided + self.period - 1e-6
             self.answer = self.decide(now) if due else convert.header(message(convert.TRAJECTORY)(), measured.stamp)
         except Stale as stale:
             self.complain(str(stale))
+            if not self.lockstep:
+                self.trajectories(self.stand(measured.stamp, str(stale)))
             return
         self.complain("")
         self.answered = measured.stamp
@@ -220,11 +223,23 @@ class AgentNode:
         start = self.command_at(JointState(obs[TIME], obs[STATE][:7].astype(float), float(obs[STATE][7])))
         return convert.to_trajectory(plan(chunk, self.spec.action, self.arm, start), self.joint_names)
 
+    def stand(self, stamp: float, why: str):
+        """A trajectory without points: nothing is to be followed."""
+        out = convert.header(message(convert.TRAJECTORY)(), stamp, why)
+        out.joint_names = list(self.joint_names.names)
+        return out
+
     def complain(self, trouble: str) -> None:
-        """Say what keeps from deciding, once."""
-        if trouble != self.trouble:
-            self.node.log(trouble or "all sensors are back")
+        """Say what keeps from deciding, once for each sensor."""
+        sensor, before = trouble.partition(":")[0], self.trouble.partition(":")[0]
         self.trouble = trouble
+        if sensor != before:
+            self.node.log(trouble or "all sensors are back")
+            self.report()
+
+    def report(self) -> None:
+        level, state = (convert.WARN, self.trouble) if self.trouble else (convert.OK, self.life.state)
+        self.diagnostics(convert.to_diagnostics(f"{self.node.name}: senses", level, state, self.node.now()))
 
 
 def main() -> int:

@@ -22,6 +22,7 @@ CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 TO_RGB = {"bgr8": cv2.COLOR_BGR2RGB, "rgba8": cv2.COLOR_RGBA2RGB, "bgra8": cv2.COLOR_BGRA2RGB, "mono8": cv2.COLOR_GRAY2RGB}
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 JOINTS, AUDIO = "sensor_msgs/msg/JointState", "soma_msgs/msg/Audio"
+DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
 TRAJECTORY, POINT = "trajectory_msgs/msg/JointTrajectory", "trajectory_msgs/msg/JointTrajectoryPoint"
 
 
@@ -136,6 +137,19 @@ def from_episode(said: Any) -> bool | None:
     except (ValueError, TypeError, KeyError) as error:
         raise ConvertError(f"episode {said.data[:80]!r}: JSON with a state is needed") from error
     return {"success": True, "failure": False}.get(state)
+
+
+# ---- diagnostics
+
+OK, WARN, ERROR = 0, 1, 2  # diagnostic_msgs/DiagnosticStatus
+
+
+def to_diagnostics(name: str, level: int, text: str, stamp: float) -> Any:
+    """A DiagnosticArray of one status."""
+    out, status = header(message(DIAGNOSTICS)(), stamp), message("diagnostic_msgs/msg/DiagnosticStatus")()
+    status.name, status.level, status.message = name, level, text
+    out.status = [status]
+    return out
 
 
 # ---- joints

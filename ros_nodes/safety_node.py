@@ -18,7 +18,6 @@ from ros_nodes import convert
 from ros_nodes.arguments import Parameter, known, run
 from ros_nodes.interfaces import message
 
-OK, WARN, ERROR = 0, 1, 2  # diagnostic_msgs/DiagnosticStatus
 FLOATS = "std_msgs/msg/Float64MultiArray"
 
 
@@ -64,7 +63,9 @@ CONTROLLERS = {"none": nobody, "positions": positions, "trajectory": trajectory}
 
 
 class SafetyNode:
-    """Takes trajectories on agent/trajectory, gives joint commands on joint_commands, one each `tick` s.
+    """Takes trajectories on agent/trajectory, gives joint commands on joint_commands, one each `tick` s. A
+    trajectory without points that names joints asks for a stand, as with ros2_control; one without joints, too, is a sign of
+    life and no more.
 
     emergency_stop (std_msgs/Bool, true) stops at once and latches; ~/release (std_srvs/Trigger, or std_msgs/Empty on the
     topic of that name) ends it. robot_reset (std_msgs/Empty): the robot was put elsewhere, and is taken as it is found.
@@ -106,7 +107,7 @@ class SafetyNode:
         self.pressed = False  # the emergency stop, before there was a supervisor to latch it
         self.commands = node.publisher(convert.TRAJECTORY, "joint_commands", "reliable")
         self.control = known("parameter controller", asked.controller, CONTROLLERS)(node)
-        self.diagnostics = node.publisher("diagnostic_msgs/msg/DiagnosticArray", "/diagnostics", "reliable")
+        self.diagnostics = node.publisher(convert.DIAGNOSTICS, "/diagnostics", "reliable")
         node.subscribe(convert.JOINTS, "joint_states", self.joints, "reliable" if self.lockstep else "sensor")
         node.subscribe(convert.TRAJECTORY, "agent/trajectory", self.trajectory, "reliable")
         node.subscribe("std_msgs/msg/Bool", "emergency_stop", self.emergency, "reliable")
@@ -142,13 +143,14 @@ class SafetyNode:
             return
         try:
             proposal = convert.from_trajectory(asked, self.names)
-            if proposal is None:
-                self.supervisor.beat(now)
-            else:
+            if proposal is not None:
                 self.supervisor.propose(proposal, now)
+            elif asked.joint_names:
+                self.supervisor.hold(now, asked.header.frame_id)
+            else:
+                self.supervisor.beat(now)
         except ValueError as error:
-            self.node.log(f"trajectory passed over: {error}")
-            self.supervisor.beat(now)
+            self.supervisor.hold(now, str(error), "refused")
         if self.lockstep:
             self.answered = stamp
             self.advance(now)
@@ -208,14 +210,12 @@ class SafetyNode:
                 self.log.flush()
 
     def report(self) -> None:
-        status, supervisor = message("diagnostic_msgs/msg/DiagnosticStatus")(), self.supervisor
-        trouble = "no joint state has come yet" if supervisor is None else supervisor.stopped or supervisor.trouble
+        supervisor = self.supervisor
+        trouble = "no joint state has come yet" if supervisor is None else (
+            supervisor.stopped or supervisor.trouble or supervisor.held)
         stopped = supervisor is not None and bool(supervisor.stopped)
-        status.name, status.message = f"{self.node.name}: supervisor", trouble or "following"
-        status.level = ERROR if stopped else WARN if trouble else OK
-        out = convert.header(message("diagnostic_msgs/msg/DiagnosticArray")(), self.node.now())
-        out.status = [status]
-        self.diagnostics(out)
+        level = convert.ERROR if stopped else convert.WARN if trouble else convert.OK
+        self.diagnostics(convert.to_diagnostics(f"{self.node.name}: supervisor", level, trouble or "following", self.node.now()))
 
 
 def main() -> int:

@@ -28,7 +28,7 @@ LOCKSTEP_RATE = 10.0  # Hz
 
 
 class SimNode:
-    """The tabletop with its `~/reset` service."""
+    """The tabletop. ~/reset (std_srvs/Trigger, or std_msgs/Empty on the topic of that name) begins the episode anew."""
 
     PARAMETERS = {
         "task": Parameter("pick_up", f"one of {', '.join(TASK_NAMES)}"),
@@ -56,6 +56,7 @@ class SimNode:
         self.episode = node.publisher("std_msgs/msg/String", "episode", "latched")
         self.put_elsewhere = node.publisher("std_msgs/msg/Empty", "robot_reset", "reliable")
         node.subscribe(convert.TRAJECTORY, "joint_commands", self.command, "reliable")
+        node.subscribe("std_msgs/msg/Empty", "~/reset", lambda _: self.reset(), "reliable")
         node.service("std_srvs/srv/Trigger", "~/reset", self.reset_asked)
         self.start = 0.0  # the clock's time (s) at which the running episode began
         self.reset()

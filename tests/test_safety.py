@@ -147,7 +147,7 @@ def test_silence_of_the_deciding_loop_brakes_and_life_goes_on():
     (lambda p: replace(p, start=replace(p.start, stamp=0.06), times=p.times + 1), "future"),
     (lambda p: replace(p, positions=p.positions + 3.0, start=replace(p.start, position=HOME.position + 3.0)), "begins"),
 ])
-def test_what_is_wrong_is_refused_and_named_and_changes_nothing(change, why):
+def test_what_is_wrong_is_refused_and_named(change, why):
     supervisor = Supervisor(PANDA, replace(GENTLE, jump=0.5), HOME, TICK)
     good = proposal(0.0, [HOME.position] * 3)
     assert not supervisor.propose(change(good), 0.0)
@@ -157,8 +157,28 @@ def test_what_is_wrong_is_refused_and_named_and_changes_nothing(change, why):
     assert supervisor.propose(good, 0.0) and not supervisor.propose(proposal(-0.2, [HOME.position]), 0.0)
 
 
+def nan(supervisor):
+    supervisor.propose(replace(proposal(0.6, [HOME.position]), positions=np.full((1, 7), np.nan)), 0.6)
+
+
+def old(supervisor):
+    supervisor.propose(proposal(-0.1, [HOME.position]), 0.6)
+
+
+@pytest.mark.parametrize("said, kind, stands", [
+    (lambda s: s.hold(0.6, "camera front: frozen"), "hold", True), (nan, "refused", True), (old, "refused", False)])
+def test_nonsense_or_a_wish_to_stand_ends_the_motion_and_what_is_merely_old_does_not(said, kind, stands):
+    supervisor = moving()
+    said(supervisor)
+    commands = run(supervisor, 1.0, start=0.6)
+    assert kinds(commands) == [kind] and commands[0].braking == stands
+    assert (np.abs(commands[60].motion.dq).max() < 1e-6) == stands
+    assert_within(commands, GENTLE)
+
+
 @pytest.mark.parametrize("measured, force, why", [
     (JointState(0.3, HOME.position, 0.08), None, "late"),
+    (JointState(0.7, HOME.position, 0.08), None, "in the future"),
     (JointState(0.6, np.full(7, np.nan), 0.08), None, "not finite"),
     (JointState(0.6, HOME.position + 1.5, 0.08), None, "not where"),
     (None, 60.0, "contact force"),

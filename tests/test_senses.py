@@ -57,6 +57,33 @@ def test_what_is_late_or_missing_is_named(senses, now, sensor):
     assert stale.value.sensor == sensor and str(stale.value).startswith(sensor)
 
 
+def test_a_sensor_is_late_when_it_has_missed_some_of_its_own_periods():
+    quick = np.arange(0, 1, 0.02)
+    senses = sensing(front=quick, wrist=quick, state=quick)
+    assert senses.fresh(1.04) == quick[-1]
+    with pytest.raises(Stale, match="0.080 s old, 0 to 0.070 s are allowed"):
+        senses.fresh(1.06)
+    with pytest.raises(Stale, match="-0.180 s old"):
+        senses.fresh(0.8)
+    slow = sensing(front=np.arange(0, 1, 0.1), wrist=quick, state=quick)
+    assert slow.fresh(1.04) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("speed, changing, frozen", [(0.5, False, True), (0.0, False, False), (0.5, True, False)])
+def test_a_camera_is_frozen_that_shows_the_same_while_the_robot_moves(speed, changing, frozen):
+    senses = sensing()
+    for stamp in np.arange(0.02, 0.5, 0.02):
+        senses.sense(STATE, stamp, np.full(7, speed * stamp))
+        senses.sense(WRIST, stamp, picture(round(100 * stamp) % 250))
+        senses.sense(FRONT, stamp, picture(round(100 * stamp) if changing else 0))
+    if not frozen:
+        assert senses.fresh(0.5) == pytest.approx(0.48)
+        return
+    with pytest.raises(Stale, match="front: frozen") as stale:
+        senses.fresh(0.5)
+    assert stale.value.sensor == FRONT
+
+
 def test_a_clock_that_goes_back_begins_anew():
     senses = sensing(front=(5.0,), wrist=(5.0,), state=(5.0,))
     for key, value in ((FRONT, picture(1)), (WRIST, picture(2)), (STATE, np.zeros(7))):
