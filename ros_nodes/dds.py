@@ -190,6 +190,10 @@ class Node:
         self._attend(reader, handle)
         self._announce()
 
+    def listeners(self, topic: str) -> int:
+        """How many subscribe to a topic that this node publishes."""
+        return sum(len(w.get_matched_subscriptions()) for w in self.writers if w.topic.name == "rt" + self.full(topic))
+
     def service(self, kind: str, name: str, answer: Callable[[Any, Any], Any], later: bool = False) -> None:
         """answer(request, response) -> response, for a service type as "std_srvs/srv/Trigger". later: answer(request,
         reply), and reply(response) is called when there is something to say."""

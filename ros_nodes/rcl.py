@@ -113,6 +113,9 @@ class Node:
 
         self.node.create_subscription(ros_class(kind), topic, handle, profile(qos), raw=True)
 
+    def listeners(self, topic: str) -> int:
+        return self.node.count_subscribers(topic)
+
     def service(self, kind: str, name: str, answer: Callable[[Any, Any], Any], later: bool = False) -> None:
         service, (ask, reply) = ros_class(kind), (f"{kind}_Request", f"{kind}_Response")
 

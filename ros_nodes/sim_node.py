@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 
 import numpy as np
 
@@ -25,6 +26,7 @@ AGAIN = 1.0  # s of the wall clock after which an observation that nobody answer
 SLACK = 1e-3  # s
 LAG = 0.2  # s behind the wall clock from which on the world is not hurried after it
 LOCKSTEP_RATE = 10.0  # Hz
+FIRST = "camera/front/image_raw"  # no episode begins before somebody sees it
 
 
 class SimNode:
@@ -44,7 +46,7 @@ class SimNode:
     def __init__(self, node):
         self.node, asked = node, node.parameters(self.PARAMETERS)
         self.lockstep, self.episodes, self.seed = asked.lockstep, asked.episodes, asked.seed
-        self.done, self.results = False, []
+        self.done, self.results, self.resets = False, [], 0
         rate, self.exposure = (LOCKSTEP_RATE, 1.0 / LOCKSTEP_RATE) if self.lockstep else (asked.rate, 1.0 / asked.camera_rate)
         self.env = TabletopEnv(asked.task, asked.split, "joint_position", asked.instruct, lazy_images=True, control_hz=rate)
         self.clock = node.publisher("rosgraph_msgs/msg/Clock", "/clock", "reliable")
@@ -73,9 +75,16 @@ class SimNode:
         self.tell("running")
         self.put_elsewhere(message("std_msgs/msg/Empty")())
         self.say(self.obs[TASK])
-        self.node.timer(SETTLE, self.begin, once=True)
+        self.resets += 1
+        self.node.timer(SETTLE, partial(self.begin, self.resets), once=True)
 
-    def begin(self) -> None:
+    def begin(self, number: int) -> None:
+        """Of the reset with this number, if there was none since, once somebody looks."""
+        if number != self.resets:
+            return
+        if not self.node.listeners(FIRST):
+            self.node.timer(SETTLE, partial(self.begin, number), once=True)
+            return
         self.done, self.seen_at = False, -1e9
         if not self.lockstep:
             self.start = self.node.now()
