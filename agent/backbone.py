@@ -86,6 +86,11 @@ class Backbone(nn.Module):
         return self.lm.get_base_model() if hasattr(self.lm, "get_base_model") else self.lm
 
     @property
+    def core(self) -> PreTrainedModel:
+        """The language model without its head."""
+        return self._causal_lm.base_model
+
+    @property
     def table(self) -> Tensor:
         """Token embeddings (vocabulary, width)."""
         return self._causal_lm.get_input_embeddings().weight
@@ -96,7 +101,7 @@ class Backbone(nn.Module):
     def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
         """Cosines and sines (B, tokens, D) by which the backbone turns its own queries and keys at `positions`
         (B, tokens), so that others can attend to its keys; None where it has no rotary positions."""
-        rotary = getattr(self._causal_lm.base_model, "rotary_emb", None)
+        rotary = getattr(self.core, "rotary_emb", None)
         return None if rotary is None else rotary(self.table, positions)
 
     def forward(self, embeddings: Tensor, visible: Tensor, positions: Tensor, past: Thought | None = None) -> Thought:
@@ -107,7 +112,7 @@ class Backbone(nn.Module):
         bias = torch.zeros_like(visible, dtype=embeddings.dtype)
         bias = bias.masked_fill(~visible, torch.finfo(embeddings.dtype).min)[:, None]
         known = {} if past is None else {self._cache_name: DynamicCache(list(zip(past.keys, past.values)))}
-        out = self._causal_lm.base_model(inputs_embeds=embeddings, attention_mask=bias, position_ids=positions,
+        out = self.core(inputs_embeds=embeddings, attention_mask=bias, position_ids=positions,
                                          use_cache=True, **known)
         layers = out[self._cache_name].layers
         return Thought(out.last_hidden_state, [layer.keys for layer in layers], [layer.values for layer in layers])
@@ -115,5 +120,5 @@ class Backbone(nn.Module):
     @cached_property
     def _cache_name(self) -> str:
         """transformers renamed `past_key_values` to `cache` in 5.2x."""
-        names = inspect.signature(self._causal_lm.base_model.forward).parameters
+        names = inspect.signature(self.core.forward).parameters
         return "cache" if "cache" in names else "past_key_values"

@@ -101,6 +101,11 @@ class EmbodiedModel(nn.Module):
         self.layout_head = LayoutHead(width, MENTIONS)
         self.source_head = SourceHead(width) if self.audio else None
 
+    def busiest(self) -> list[nn.Module]:
+        """The parts that take most of a training step's time and are worth compiling, each with tensors in and out."""
+        expert = getattr(self.generator, "expert", None)
+        return [self.vision, self.pointer, self.backbone.core, *(expert.layers if expert is not None else ())]
+
     # -- stages 1 and 2: encode and project ---------------------------------------------------------------------
 
     def read(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -178,9 +178,7 @@ class Bench:
 
     def trial(self, fault: Fault) -> Trial:
         """Raises RuntimeError where the robot does not begin to move."""
-        self.reset(message(EMPTY)())
-        self.wait(1.0)
-        if not self.wait(STARTING, lambda: self.speed > MOVING):
+        if self.speed < MOVING and not self.begun():
             raise RuntimeError(f"the robot did not begin to move within {STARTING} s; see {self.folder}/*.log")
         self.wait(0.2)
         self.record, self.noticed, begin = Record(self.record.commands[-1:]), None, time.time()
@@ -190,9 +188,14 @@ class Bench:
         fault.mended(self)
         self.through.clear()
         self.wait(0.5)
-        self.reset(message(EMPTY)())
-        out.recovered = self.wait(STARTING, lambda: self.speed > MOVING)
+        out.recovered = self.begun()
         return out
+
+    def begun(self) -> bool:
+        """Begin another episode; whether the robot moves in it."""
+        self.reset(message(EMPTY)())
+        self.wait(0.5)
+        return self.wait(STARTING, lambda: self.speed > MOVING)
 
 
 # ---- judging

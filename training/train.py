@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,7 @@ class Schedule:
     seed: int = 0
     precision: str = "auto"  # auto, bf16, fp32
     workers: int = 1
+    compile: bool = False  # the busiest parts of the model, by torch.compile: minutes at the start, a quarter faster then
     train: tuple[str, ...] = ("",)  # prefixes of the parameter names that are trained
     weights: Mapping[str, float] = field(default_factory=dict)  # of the named losses; 1 where not given
 
@@ -71,6 +73,14 @@ def fast_bf16_cpu() -> bool:
 def share_of_cpu() -> bool:
     """Whether this is one of several processes that train together without a GPU; Accelerate has to be told so."""
     return "RANK" in os.environ and not torch.cuda.is_available()
+
+
+def compile_parts(model: EmbodiedModel) -> None:
+    """In place; names and state stay as they are. Raises TrainError where there is no C++ compiler."""
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        raise TrainError("compile needs a C++ compiler (g++ or clang++); without one, schedule.compile=false")
+    for part in model.busiest():
+        part.compile(dynamic=True)
 
 
 def parameter_groups(model: nn.Module, schedule: Schedule) -> list[dict]:
@@ -128,6 +138,8 @@ class Trainer:
         groups = parameter_groups(model, schedule)
         self.optimizer = torch.optim.AdamW(groups, lr=schedule.rate, betas=(0.9, 0.98), eps=1e-8, fused=True)
         self.average = Average(model, schedule.ema)
+        if schedule.compile:
+            compile_parts(model)
         self.ready, self.optimizer = self.accelerator.prepare(model, self.optimizer)
 
     def run(self, until: int | None = None) -> None:

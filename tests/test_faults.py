@@ -1,0 +1,62 @@
+"""What the robot does when something breaks, with real processes, judged by what is on the wire (benchmarks/faults.py)."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cyclonedds", reason="cyclonedds is not installed: pip install 'soma-agent[ros]'")
+
+from benchmarks.faults import FAULTS, IN_TIME, PARTITION, PERIOD, bench, first_of_stop, worst  # noqa: E402
+from envs.arm import PANDA, JointState  # noqa: E402
+from policies.safety import Limits, Supervisor  # noqa: E402
+
+
+def networks() -> bool:
+    return os.geteuid() == 0 and shutil.which("ip") is not None and os.system("ip netns add soma_try 2>/dev/null && "
+                                                                             "ip netns delete soma_try") == 0
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_breaks_no_limit_is_braked_for_in_time_and_overcome(name, tmp_path, monkeypatch):
+    if name == PARTITION and not networks():
+        pytest.skip("network namespaces need root and iproute2")
+    monkeypatch.setenv("ROS_DOMAIN_ID", "0")  # restored at the end
+    fault = FAULTS[name]
+    with bench(tmp_path, name) as made:
+        trials = [made.trial(fault) for _ in range(3)]
+    for trial in trials:
+        assert trial.worst <= 1.0 + 1e-6 and trial.recovered
+        if fault.brakes:
+            assert trial.braking is not None and trial.braking - trial.noticeable <= IN_TIME
+            assert trial.standing is not None and trial.standing < 1.0
+
+
+def commands(stop_at: float, share: float = 1.0) -> list[np.ndarray]:
+    """Of a supervisor that is stopped in motion."""
+    home = JointState(0.0, np.array(PANDA.home), 0.08)
+    supervisor = Supervisor(PANDA, Limits.of(PANDA, share=share), home, PERIOD)
+    supervisor.motion = supervisor.motion._replace(dq=np.full(7, 0.5))
+    rows = []
+    for n in range(100):
+        if n == round(stop_at / PERIOD):
+            supervisor.stop(n * PERIOD, "test")
+        rows.append(supervisor.step(n * PERIOD).motion if n >= round(stop_at / PERIOD) else drift(supervisor))
+    return [np.array(column) for column in zip(*rows)]
+
+
+def drift(supervisor: Supervisor):
+    motion = supervisor.motion
+    supervisor.motion = motion._replace(q=motion.q + PERIOD * motion.dq)
+    return supervisor.motion
+
+
+def test_the_judge_finds_where_the_fastest_stop_begins_and_what_exceeds_a_limit():
+    q, dq, ddq = commands(stop_at=0.3)
+    assert first_of_stop(q, dq, ddq) == 30 and worst(q, dq, ddq) <= 1.0 + 1e-6
+    slow = commands(stop_at=0.3, share=0.5)
+    assert first_of_stop(*slow) is None or first_of_stop(*slow) > 31  # it stands, yet not by the fastest stop
+    q[50:] += 0.1
+    assert worst(q, dq, ddq) > 2.0
+    assert first_of_stop(q[:33], dq[:33], ddq[:33]) is None  # it does not stand yet
