@@ -101,10 +101,13 @@ class EmbodiedModel(nn.Module):
         self.layout_head = LayoutHead(width, MENTIONS)
         self.source_head = SourceHead(width) if self.audio else None
 
-    def busiest(self) -> list[nn.Module]:
-        """The parts that take most of a training step's time and are worth compiling, each with tensors in and out."""
+    def compile_busiest(self) -> None:
+        """By torch.compile, in place, the parts that take most of a training step's time. Pictures keep their size; text
+        and sound are of any length."""
+        self.vision.compile(dynamic=False)
         expert = getattr(self.generator, "expert", None)
-        return [self.vision, self.pointer, self.backbone.core, *(expert.layers if expert is not None else ())]
+        for part in (self.pointer, self.backbone.core, *(expert.layers if expert is not None else ())):
+            part.compile(dynamic=True)
 
     # -- stages 1 and 2: encode and project ---------------------------------------------------------------------
 

@@ -75,14 +75,6 @@ def share_of_cpu() -> bool:
     return "RANK" in os.environ and not torch.cuda.is_available()
 
 
-def compile_parts(model: EmbodiedModel) -> None:
-    """In place; names and state stay as they are. Raises TrainError where there is no C++ compiler."""
-    if shutil.which("g++") is None and shutil.which("clang++") is None:
-        raise TrainError("compile needs a C++ compiler (g++ or clang++); without one, schedule.compile=false")
-    for part in model.busiest():
-        part.compile(dynamic=True)
-
-
 def parameter_groups(model: nn.Module, schedule: Schedule) -> list[dict]:
     """Freeze what no prefix names; weight decay for matrices. Raises TrainError for a prefix that matches nothing."""
     for prefix in schedule.train:
@@ -139,7 +131,9 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=schedule.rate, betas=(0.9, 0.98), eps=1e-8, fused=True)
         self.average = Average(model, schedule.ema)
         if schedule.compile:
-            compile_parts(model)
+            if shutil.which("g++") is None and shutil.which("clang++") is None:
+                raise TrainError("compile needs a C++ compiler (g++ or clang++); without one, schedule.compile=false")
+            model.compile_busiest()
         self.ready, self.optimizer = self.accelerator.prepare(model, self.optimizer)
 
     def run(self, until: int | None = None) -> None:

@@ -1,0 +1,164 @@
+"""The nodes on a real rclpy: alone, together with nodes that speak its wire protocol only, and under ROS's own tools."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from array import array
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="no ROS 2 is sourced")
+pytest.importorskip("soma_msgs", reason="soma_msgs is not built: colcon build --base-paths ros_nodes")
+pytest.importorskip("cyclonedds", reason="cyclonedds is not installed: pip install 'soma-agent[ros]'")
+
+from envs.arm import PANDA, JointState, JointTrajectory  # noqa: E402
+from ros_nodes import convert  # noqa: E402
+from ros_nodes.convert import TABLETOP  # noqa: E402
+from ros_nodes.dds import Node  # noqa: E402
+from ros_nodes.interfaces import message  # noqa: E402
+
+STRING = "std_msgs/msg/String"
+
+
+@pytest.fixture
+def start(monkeypatch):
+    """Starts processes in a domain of this test's own; all are gone at its end."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + time.time_ns() // 1000 % 99))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    started = []
+
+    def run(*words: str, **env: str) -> subprocess.Popen:
+        started.append(subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                        env=os.environ | env, start_new_session=True))
+        return started[-1]
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(["ros2", "daemon", "stop"], capture_output=True)
+
+
+def node(start, name: str, transport: str = "rclpy", **parameters) -> subprocess.Popen:
+    words = [w for key, value in parameters.items() for w in ("-p", f"{key}:={value}")]
+    return start(sys.executable, "-m", f"ros_nodes.{name}_node", "--ros-args", *words, SOMA_TRANSPORT=transport)
+
+
+def ros2(*words: str, timeout: float = 30.0) -> str:
+    done = subprocess.run(["ros2", *words], capture_output=True, text=True, timeout=timeout)
+    return done.stdout + done.stderr
+
+
+def until(words: tuple[str, ...], wanted: str, seconds: float = 30.0) -> str:
+    """What `ros2 WORDS` says, once it says what is wanted; or in the end."""
+    end = time.time() + seconds
+    while wanted not in (said := ros2(*words)) and time.time() < end:
+        time.sleep(0.5)
+    return said
+
+
+def samples() -> dict[str, object]:
+    rng = np.random.default_rng(0)
+    state = JointState(12.5, rng.normal(size=7), 0.04)
+    wish = JointTrajectory(state, 12.5 + np.arange(1, 9) / 10, rng.normal(size=(8, 7)), rng.random(8))
+    return {convert.IMAGE: convert.to_image(rng.integers(0, 255, (128, 128, 3), dtype=np.uint8), 3.25, "front"),
+            convert.JOINTS: convert.to_joints(state, TABLETOP), convert.TRAJECTORY: convert.to_trajectory(wish, TABLETOP),
+            STRING: message(STRING)("naïve ☃ words")}
+
+
+def test_what_a_node_of_rclpy_sends_back_is_what_was_sent(start):
+    start(sys.executable, str(Path(__file__).parent / "echo_node.py"))
+    here, came, sent = Node("here"), {}, samples()
+    writers = {}
+    for kind in sent:
+        short = kind.rpartition("/")[2]
+        writers[kind] = here.publisher(kind, short)
+        here.subscribe(kind, f"echo/{short}", lambda value, kind=kind: came.__setitem__(kind, value))
+    here.timer(0.2, lambda: [write(sent[kind]) for kind, write in writers.items()])
+    end = time.time() + 20
+    here.spin(lambda: len(came) == len(sent) or time.time() > end)
+    assert came == sent
+
+
+@pytest.mark.parametrize("agent", ["rclpy", "dds"])
+def test_a_task_is_completed_on_rclpy_and_with_an_agent_that_has_no_ros(start, agent):
+    safety, mind = node(start, "safety", lockstep="true"), node(start, "agent", agent, lockstep="true")
+    sim = node(start, "sim", lockstep="true", task="press_button", episodes=3)
+    said, _ = sim.communicate(timeout=120)
+    assert sim.returncode == 0 and said.count(": success") >= 2
+    for process in (safety, mind):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 0
+
+
+@pytest.mark.parametrize("agent", ["rclpy", "dds"])
+def test_the_agent_under_ros_tools(start, agent):
+    """Node list, life cycle, the action with its result and its cancelling; on rclpy the described parameters, too."""
+    node(start, "agent", agent, settled=1.0)
+    assert "/agent" in until(("node", "list"), "/agent")
+    assert "active" in until(("lifecycle", "get", "/agent"), "active")
+    assert "successful" in ros2("lifecycle", "set", "/agent", "deactivate")
+    assert "inactive" in ros2("lifecycle", "get", "/agent")
+    assert "successful" in ros2("lifecycle", "set", "/agent", "activate")
+    assert "soma_msgs/action/ExecuteTask" in until(("action", "list", "-t"), "/execute_task")
+    goal = ("action", "send_goal", "/execute_task", "soma_msgs/action/ExecuteTask")
+    said = ros2(*goal, "{instruction: pick up the red cube, timeout: 1.5}", "--feedback")
+    assert "state: waiting" in said and "not done within 1.5 s" in said and "ABORTED" in said
+    assert "rejected" in ros2(*goal, "{instruction: '', timeout: 1.0}")
+    asking = start("ros2", *goal, "{instruction: pick up the red cube}", "--feedback")
+    time.sleep(4.0)
+    asking.send_signal(signal.SIGINT)
+    assert "CANCELED" in asking.communicate(timeout=20)[0].upper()
+    if agent == "rclpy":
+        assert "s from one decision to the next" in ros2("param", "describe", "/agent", "period")
+        assert "read-only" in ros2("param", "set", "/agent", "period", "0.5")
+
+
+def test_a_wrong_parameter_is_named_and_ends_the_node(start):
+    for words, why in (({"patience": 99.0}, "patience"), ({"arm": "ur5"}, "panda, fr3")):
+        wrong = node(start, "safety", **words)
+        assert why in wrong.communicate(timeout=20)[0] and wrong.returncode == 2
+
+
+def test_the_supervisor_on_rclpy_follows_a_wire_only_driver_and_stops(start):
+    node(start, "safety")
+    here, commands = Node("driver"), []
+    joints, wishes = here.publisher(convert.JOINTS, "joint_states"), here.publisher(convert.TRAJECTORY, "agent/trajectory")
+    button, home, begin = here.publisher("std_msgs/msg/Bool", "emergency_stop"), np.array(PANDA.home), time.time()
+    here.subscribe(convert.TRAJECTORY, "joint_commands", lambda c: commands.append(c.points[0]))
+
+    def drive() -> None:
+        now, q = here.now(), np.array(commands[-1].positions[:7]) if commands else home
+        joints(convert.to_joints(JointState(now, q, 0.08), TABLETOP))
+        wish = JointTrajectory(JointState(now, q, 0.08), now + np.array([2.0]), (home + 0.5)[None], np.array([0.08]))
+        wishes(convert.to_trajectory(wish, TABLETOP))
+        if moved() > 0.05:
+            button(message("std_msgs/msg/Bool")(True))
+
+    def moved() -> float:
+        return float(np.abs(np.array(commands[-1].positions[:7]) - home).max()) if commands else 0.0
+
+    here.timer(0.02, drive)
+    here.spin(lambda: time.time() > begin + 20 or (moved() > 0.05 and not any(commands[-1].velocities)))
+    assert 0.05 < moved() < 0.4 and commands[-1].velocities == array("d", 8 * [0.0])
+
+
+@pytest.mark.skipif(shutil.which("ros2") is None or "soma_ros" not in ros2("pkg", "list"),
+                    reason="soma_ros is not built: colcon build --base-paths ros_nodes")
+def test_one_command_launches_all_and_ends_all(start):
+    launch = start("ros2", "launch", "soma_ros", "sim.launch.py", "task:=press_button", "episodes:=2", "lockstep:=true")
+    said, _ = launch.communicate(timeout=120)
+    assert said.count(": success") == 2 and said.count("process has finished cleanly") == 3
+    launch = start("ros2", "launch", "soma_ros", "sim.launch.py", "task:=reach")
+    time.sleep(10)
+    launch.send_signal(signal.SIGINT)
+    said, _ = launch.communicate(timeout=30)
+    assert said.count("process has finished cleanly") == 3
+    left = subprocess.run(["pgrep", "-s", str(launch.pid)], capture_output=True, text=True).stdout
+    assert not left
