@@ -105,7 +105,11 @@ def sample_type(name: str, call: bool) -> type:
         except (CdrError, struct.error):
             return cls(None)
 
-    more = {"__init__": begin, "serialize": write, "deserialize": classmethod(read)}
+    def gone(cls, data, has_header=True, use_version_2=None):
+        """What is left of a sample whose writer has gone."""
+        return cls(None)
+
+    more = {"__init__": begin, "serialize": write, "deserialize": classmethod(read), "deserialize_key": classmethod(gone)}
     return _struct(name, more, CALL if call else ())
 
 

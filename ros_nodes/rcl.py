@@ -20,7 +20,6 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message, serialize_message
 from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
 
 from ros_nodes.arguments import ArgumentError, Parameter, valid
 from ros_nodes.cdr import CdrError, decode, encode
@@ -60,6 +59,26 @@ def describe(parameter: Parameter) -> ParameterDescriptor:
     elif isinstance(parameter.default, int) and parameter.low is not None:
         out.integer_range = [IntegerRange(from_value=int(parameter.low), to_value=int(parameter.high))]
     return out
+
+
+class Later:
+    """A response that comes when it comes."""
+
+    def __init__(self):
+        self.value = self.send = None
+
+    def give(self, value: Any) -> None:
+        self.value = value
+        self._meet()
+
+    def goes(self, send: Callable[[Any], None]) -> None:
+        """To whom it goes."""
+        self.send = send
+        self._meet()
+
+    def _meet(self) -> None:
+        if self.value is not None and self.send is not None:
+            self.send(self.value)
 
 
 class Node:
@@ -119,17 +138,21 @@ class Node:
     def service(self, kind: str, name: str, answer: Callable[[Any, Any], Any], later: bool = False) -> None:
         service, (ask, reply) = ros_class(kind), (f"{kind}_Request", f"{kind}_Response")
 
-        async def handle(request, _):
+        def handle(request, _):
             asked = decode(serialize_message(request), ask)
-            if later:
-                future = Future(executor=self.executor)
-                answer(asked, future.set_result)
-                given = await future
-            else:
-                given = answer(asked, message(reply)())
-            return deserialize_message(encode(given, reply), service.Response)
+            if not later:
+                return as_ros(answer(asked, message(reply)()))
+            coming = Later()
+            answer(asked, coming.give)
+            return coming
 
-        self.node.create_service(service, name, handle)
+        def as_ros(value):
+            return deserialize_message(encode(value, reply), service.Response)
+
+        made = self.node.create_service(service, name, handle)
+        if later:  # awaiting in the callback would keep the executor busy, and the node's callback group taken
+            send = made.send_response
+            made.send_response = lambda coming, header: coming.goes(lambda value: send(as_ros(value), header))
 
     def timer(self, period: float, callback: Callable[[], None], once: bool = False) -> None:
         def due() -> None:

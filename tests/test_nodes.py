@@ -133,6 +133,13 @@ def processes(monkeypatch):
         process.wait()
 
 
+def test_what_is_left_of_a_sample_whose_publisher_has_gone_is_no_message():
+    """Other middlewares say so when they leave; cyclonedds then asks the type for its key."""
+    from ros_nodes.dds import HEADER, sample_type
+
+    assert sample_type(convert.JOINTS, False).deserialize_key(HEADER, has_header=True, use_version_2=False).value is None
+
+
 def test_three_processes_complete_a_task(processes):
     """Simulated robot, supervisor and agent: told in words, the shipped weights press the buttons that are named."""
     safety = processes("safety_node", lockstep="true")
