@@ -238,7 +238,8 @@ def first_of_stop(q: np.ndarray, dq: np.ndarray, ddq: np.ndarray) -> int | None:
     if np.abs(dq[-1]).max() > SAME:
         return None
     at = len(q) - 1
-    while at > 0 and all(np.abs(x - y).max() < SAME for x, y in zip(stop_from(q[at - 1], dq[at - 1], ddq[at - 1]), (q[at], dq[at]))):
+    while at > 0 and all(np.abs(x - y).max() < SAME for x, y in zip(
+            stop_from(q[at - 1], dq[at - 1], ddq[at - 1]), (q[at], dq[at]))):
         at -= 1
     return at + 1 if at + 1 < len(q) else None
 
@@ -312,8 +313,9 @@ def garbage(bench: Bench) -> None:
     wish.joint_names, wish.points = ["joint_1"], [message(convert.POINT)(positions=array("d", [1e300]))] * 3
     audio.sample_rate, audio.channels, audio.data = 7, 200, array("h", [1, 2, 3])
     words = message(STRING)("\x00 \U0001f916 " * 10000)
-    sent = [(convert.JOINTS, "joint_states", joints), (convert.IMAGE, FRONT, image), (convert.TRAJECTORY, "agent/trajectory", wish),
-            (convert.AUDIO, "audio", audio), (STRING, "episode", words), (convert.TRAJECTORY, "joint_commands", wish)]
+    sent = [(convert.JOINTS, "joint_states", joints), (convert.IMAGE, FRONT, image),
+            (convert.TRAJECTORY, "agent/trajectory", wish), (convert.AUDIO, "audio", audio),
+            (STRING, "episode", words), (convert.TRAJECTORY, "joint_commands", wish)]
     writers = [(bench.node.publisher(kind, topic), value) for kind, topic, value in sent]
     bench.wait(0.3)  # until they are known
     rng, out = np.random.default_rng(0), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -29,7 +29,8 @@ STILL = 1e-4  # rad between two commands of a robot that stands
 class AgentNode:
     """Decides each `period` s of what its sensors' stamps say, on the newest observation that all of them agree on. Each
     joint state that brings nothing to decide is answered by a trajectory without points: a sign of life of this loop. While
-    a sensor is late, missing or frozen, which diagnostics name, the supervisor is asked for a stand. A stamp that goes back begins everything anew.
+    a sensor is late, missing or frozen, which diagnostics name, the supervisor is asked for a stand. A stamp that goes
+    back begins everything anew.
 
     A managed node: `configure` loads the weights and subscribes, `activate` begins to decide, `deactivate` falls silent,
     so that the supervisor brings the robot to a stand and holds it. The action execute_task takes an instruction as a

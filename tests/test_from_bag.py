@@ -38,7 +38,7 @@ class Recording:
 def play(recording, seed, steps, verdict=None, blind=()):
     """The expert at work, its sensors and commands recorded: (observations, actions). blind: steps without pictures."""
     env = TabletopEnv("reach", "new_scenes", "joint_position", "text")
-    spec, start = ee_delta_action(None), recording.now
+    start = recording.now
     obs, _ = env.reset(seed=seed)
     recording.put("/instruction", message(STRING)(env.instruction))
     seen, done = [], []
@@ -47,7 +47,8 @@ def play(recording, seed, steps, verdict=None, blind=()):
         for name in ("front", "wrist") if step not in blind else ():
             recording.put(f"/camera/{name}/image_raw", convert.to_image(obs[IMAGES + name], now, name))
         recording.put("/audio", convert.to_audio(obs[AUDIO], 16000, now - 0.1))
-        recording.put("/joint_states", convert.to_joints(JointState(now, env.measured.position, env.measured.opening), convert.TABLETOP))
+        recording.put("/joint_states", convert.to_joints(
+            JointState(now, env.measured.position, env.measured.opening), convert.TABLETOP))
         action = env.expert_action()
         moved = plan(Chunk(action[None], env.time, 10.0), env._ee_delta, env.arm, env.command)
         point = JointTrajectory(JointState(now, env.command.position, env.command.opening), np.array([now + 0.1]),

@@ -75,7 +75,8 @@ def test_instruction_that_is_not_known_yet_changes_nothing():
     model, processor, _ = tiny_model()
     sample = tiny_sample(np.random.default_rng(3), 1) | {"known": np.zeros(1, bool)}
     other = dict(sample) | {TASK: SENTENCES[1] if sample[TASK] != SENTENCES[1] else SENTENCES[0]}
-    padded = [model.think(processor([s, tiny_sample(np.random.default_rng(4), 1)])).goal.readout[0, :, 0] for s in (sample, other)]
+    padded = [model.think(processor([s, tiny_sample(np.random.default_rng(4), 1)])).goal.readout[0, :, 0]
+              for s in (sample, other)]
     torch.testing.assert_close(*padded, rtol=1e-4, atol=1e-5)
 
 
@@ -370,7 +371,8 @@ def test_spec_round_trip_and_check():
             SENSE + "force": np.zeros(3, np.float32)}
     spec.check(good)
     assert Spec.from_dict(spec.to_dict() | {"of_another_version": 1}) == spec
-    for key, bad in ((SENSE + "force", np.zeros(2, np.float32)), (STATE, np.zeros(6, np.float32)), (STATE, np.full(7, np.nan, np.float32)), (TASK, 3),
+    for key, bad in ((SENSE + "force", np.zeros(2, np.float32)), (STATE, np.zeros(6, np.float32)),
+                     (STATE, np.full(7, np.nan, np.float32)), (TASK, 3),
                      (AUDIO, np.zeros((10, 1), np.float32)), (IMAGES + "front", np.zeros((32, 32, 3), np.float32))):
         with pytest.raises(SpecError, match=key.replace(".", r"\.")):
             spec.check(good | {key: bad})

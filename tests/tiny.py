@@ -69,7 +69,8 @@ def tiny_sample(rng: np.random.Generator, decisions: int = 3, seconds: float = 2
         end = len(" ".join(sample[TASK].split()[:3]))
         sample |= {ACTION: rng.uniform(-1, 1, (decisions, 4, 5)), "action_weight": np.ones((decisions, 4)),
                    OBJECTS: rng.uniform(0, 1, (decisions, 10, 9)), "queries": np.array([["red cube", ""]] * decisions),
-                   "source": rng.uniform(0, 1, (decisions, 4)).round(1), "skill": int(rng.integers(-1, 5)), "mentions": np.array([end, -1]),
+                   "source": rng.uniform(0, 1, (decisions, 4)).round(1), "skill": int(rng.integers(-1, 5)),
+                   "mentions": np.array([end, -1]),
                    "goal": rng.normal(size=(decisions, 5, 3)), "goal_pixels": rng.uniform(-0.2, 1, (decisions, 5, 2, 2)),
                    "goal_weight": np.array([[1.0, 1.0, 0.0, 1.0, 0.0]] * decisions)}
     return sample

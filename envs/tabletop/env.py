@@ -211,7 +211,8 @@ class TabletopEnv(gym.Env):
     # ---- what is sensed
 
     def _observation(self) -> dict:
-        obs = {AUDIO: self._sound, STATE: arm_state(self.arm, self.measured, self.command), TASK: self._text, TIME: np.array(self.time)}
+        state = arm_state(self.arm, self.measured, self.command)
+        obs = {AUDIO: self._sound, STATE: state, TASK: self._text, TIME: np.array(self.time)}
         if self.robot_spec.senses:
             obs[FORCE] = self.world.wrist_force.astype(np.float32)
         return obs if self.lazy_images else obs | self.images()

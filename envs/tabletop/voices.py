@@ -194,7 +194,8 @@ def _flite(text: str, voice: Voice) -> tuple[int, np.ndarray]:
 
 def _festival(text: str, voice: Voice) -> tuple[int, np.ndarray]:
     stretch = f"(Parameter.set 'Duration_Stretch {NORMAL_SPEED / voice.speed:.3f})"
-    return _command("text2wave", "-eval", f"(voice_{_one_of(voice, _MORE_TO_LEARN_FROM['festival'])})", "-eval", stretch, "-o", text=text)
+    chosen = f"(voice_{_one_of(voice, _MORE_TO_LEARN_FROM['festival'])})"
+    return _command("text2wave", "-eval", chosen, "-eval", stretch, "-o", text=text)
 
 
 def _pico(text: str, voice: Voice) -> tuple[int, np.ndarray]:
