@@ -55,7 +55,7 @@ class EmbodiedModel(nn.Module):
     vision: image encoder, shared by the cameras. projectors: camera -> input projector. senses: encoders of other
     low-dimensional senses by name; what the robot does not have is left out. audio, speech: None for a deaf agent,
     and left out where the robot has no microphones. horizon: actions a chunk. memory: sound tokens (5 a second) that are
-    remembered.
+    remembered; stamped: each with the state of the arm in which it was heard.
     """
 
     def __init__(self, spec: Spec, vocabulary: int, image_size: int, horizon: int, memory: int,
@@ -63,7 +63,7 @@ class EmbodiedModel(nn.Module):
                  proprio: Callable[..., nn.Module], backbone: Callable[..., nn.Module],
                  generator: Callable[..., nn.Module], audio: Callable[..., nn.Module] | None = None,
                  speech: Callable[..., nn.Module] | None = None,
-                 senses: Mapping[str, Callable[..., nn.Module]] | None = None):
+                 senses: Mapping[str, Callable[..., nn.Module]] | None = None, stamped: bool = False):
         super().__init__()
         missing = set(spec.cameras) - set(projectors)
         if missing:
@@ -81,6 +81,9 @@ class EmbodiedModel(nn.Module):
         ears = bool(spec.microphones)
         self.audio = audio(channels=len(spec.microphones), sample_rate=spec.sample_rate) if audio and ears else None
         self.audio_in = nn.Linear(self.audio.width, width) if self.audio else None
+        self.stamp_in = nn.Linear(len(spec.state), width) if stamped and self.audio else None
+        if self.stamp_in is not None:
+            nn.init.zeros_(self.stamp_in.weight)  # a model that has learned without goes on as it is
         self.speech = speech(vocabulary=vocabulary, sample_rate=spec.sample_rate) if speech and ears else None
         self.spoken = SpokenText()
         self.kinds = nn.ParameterDict({name: nn.Parameter(0.02 * torch.randn(width))
@@ -120,16 +123,21 @@ class EmbodiedModel(nn.Module):
             tokens, mask = torch.cat([tokens, spoken.to(tokens)], 1), torch.cat([mask, heard], 1)
         return tokens, mask
 
-    def listen(self, wave: Tensor) -> Tensor:
-        """Waveform (B, CONTEXT + N TOKEN, C) -> memory tokens (B, N, D); what the robot caches."""
-        return self.audio_in(self.audio(wave)) + self.kinds["audio"]
+    def listen(self, wave: Tensor, states: Tensor | None = None) -> Tensor:
+        """Waveform (B, CONTEXT + N TOKEN, C) -> memory tokens (B, N, D); what the robot caches. states (B, N, S): at the end
+        of each token."""
+        tokens = self.audio_in(self.audio(wave)) + self.kinds["audio"]
+        if self.stamp_in is None or states is None:
+            return tokens
+        return tokens + self.stamp_in(self.normalize_state(states))
 
     def remember(self, batch: Batch) -> Tensor:
         if batch.memory is not None:
             return batch.memory
         if self.audio is None or batch.audio is None:
             return self.backbone.table.new_zeros(len(batch.text), 0, self.backbone.width)
-        return self.listen(batch.audio)
+        states = batch.audio_states
+        return self.listen(batch.audio, states if states is None else _hide(states, batch.absent.get("state")))
 
     def look(self, batch: Batch) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
         """One decision's own tokens: for each camera, the state and each sense (B, K, count, D), and their presence

@@ -24,24 +24,29 @@ MOVED = 0.05  # rad, the furthest of the joints; m, of the tool
 class SoundMemory:
     """Feeds a stream of samples to a causal encoder, each sample once, and keeps the last `size` tokens.
 
-    encode: waveform (1, CONTEXT + N TOKEN, C) -> (1, N, D). The tokens equal those of the whole recording.
+    encode: waveform (1, CONTEXT + N TOKEN, C), states (1, N, S) at the end of each token -> (1, N, D). The tokens equal those
+    of the whole recording.
     """
 
-    def __init__(self, encode: Callable[[Tensor], Tensor], channels: int, size: int):
-        self.encode = encode
+    def __init__(self, encode: Callable[[Tensor, Tensor], Tensor], channels: int, size: int):
+        self.encode, self.state = encode, None
         self.pending = np.zeros((CausalAudioEncoder.CONTEXT, channels), np.float32)
         self.tokens: deque[Tensor] = deque(maxlen=size)
         self.count = 0  # tokens since the beginning, also those forgotten
 
-    def push(self, samples: np.ndarray) -> None:
-        """samples (n, C), directly behind those of the last call."""
+    def push(self, samples: np.ndarray, state: np.ndarray) -> None:
+        """samples (n, C), directly behind those of the last call, and the state (S,) at their end."""
+        before, self.state = state if self.state is None else self.state, state
+        known = len(self.pending) - CausalAudioEncoder.CONTEXT
         self.pending = np.concatenate([self.pending, samples])
         new = (len(self.pending) - CausalAudioEncoder.CONTEXT) // CausalAudioEncoder.TOKEN
         if new == 0:
             return
         used = new * CausalAudioEncoder.TOKEN
         wave = torch.from_numpy(self.pending[: CausalAudioEncoder.CONTEXT + used])[None]
-        self.tokens.extend(self.encode(wave)[0])
+        ends = (np.arange(1, new + 1) * CausalAudioEncoder.TOKEN - known) / len(samples)  # 0..1 of these samples
+        states = before + ends[:, None] * (state - before)
+        self.tokens.extend(self.encode(wave, torch.from_numpy(states.astype(np.float32))[None])[0])
         self.pending = self.pending[used:]
         self.count += new
 

@@ -5,6 +5,7 @@ A sample is a stretch of one episode with K decisions in it, in the project's ke
     observation.images.NAME (K, H, W, 3)   observation.state (K, S)   timestamp (K,), seconds since the sound's start
     observation.SENSE (K, n): other senses that the robot has, as wrist force
     observation.audio.mic (n, C): all that was heard from the sound's start to the last decision; optional
+    audio_states (N, S): the state at the end of each memory token of it; optional
     task: str   known (K,) bool: the instruction had been given by then; optional, True
     utterance (n,): an instruction as spoken, mono; optional
     action (K, H, A), action_weight (K, H): training targets; optional
@@ -50,6 +51,7 @@ class Batch:
     state: Tensor | None = None  # (B, K, S)
     senses: dict[str, Tensor] = field(default_factory=dict)  # (B, K, n)
     audio: Tensor | None = None  # (B, CONTEXT + N TOKEN, C)
+    audio_states: Tensor | None = None  # (B, N, S): at the end of each memory token of `audio`
     memory: Tensor | None = None  # (B, N, width): `audio` already encoded
     heard: Tensor | None = None  # (B, K) int64: memory tokens that had been heard by then
     utterance: Tensor | None = None  # (B, n)
@@ -87,6 +89,7 @@ class Processor:
         batch.state = _stack(samples, STATE)
         batch.senses = {name: _stack(samples, SENSE + name) for name in self.spec.senses if SENSE + name in samples[0]}
         batch.audio, batch.heard = self.audio(samples)
+        batch.audio_states = self.audio_states(samples, batch.heard)
         batch.utterance, batch.utterance_length = self.utterances(samples)
         batch.action, batch.action_weight = _stack(samples, ACTION), _stack(samples, "action_weight")
         batch.objects = _stack(samples, OBJECTS)
@@ -133,6 +136,15 @@ class Processor:
             sound = sample[AUDIO][: count * token]
             row[context : context + len(sound)] = sound
         return torch.from_numpy(wave), torch.from_numpy(heard)
+
+    def audio_states(self, samples, heard: Tensor | None) -> Tensor | None:
+        """Zeros behind a sample's last decision."""
+        if heard is None or "audio_states" not in samples[0]:
+            return None
+        out = torch.zeros(len(samples), int(heard.max()), len(self.spec.state))
+        for row, sample, count in zip(out, samples, heard.max(1).values):
+            row[:count] = torch.from_numpy(np.asarray(sample["audio_states"], np.float32)[:count])
+        return out
 
     def utterances(self, samples) -> tuple[Tensor | None, Tensor | None]:
         waves = [np.asarray(s.get("utterance", ()), np.float32) for s in samples]

@@ -40,21 +40,21 @@ class MMLLMPolicy:
         self.utterance, self.spoken = np.zeros(0, np.float32), ""
         self.sound = None
         if self.model.audio is not None:
-            encode = torch.inference_mode()(lambda wave: self.model.listen(wave.to(self.device)))
+            encode = torch.inference_mode()(lambda *heard: self.model.listen(*(x.to(self.device) for x in heard)))
             self.sound = SoundMemory(encode, len(spec.microphones), self.model.memory)
 
     def act(self, obs: Mapping[str, Any]) -> Chunk:
         self.model.spec.check(obs)
         if self.sound is not None:
-            self.hear(obs[AUDIO], float(obs[TIME]))
+            self.hear(obs[AUDIO], float(obs[TIME]), obs[STATE])
         batch = self.batch(obs)
         with torch.inference_mode():
             actions = self.model.act(batch.to(self.device), self.random)
         return Chunk(actions[0, 0].cpu().numpy(), float(obs[TIME]), self.model.spec.control_hz)
 
-    def hear(self, samples: np.ndarray, now: float) -> None:
-        """Remember the sound that ended at `now` (s), and take the words of an utterance that ended in it."""
-        self.sound.push(samples)
+    def hear(self, samples: np.ndarray, now: float, state: np.ndarray) -> None:
+        """Remember the sound that ended at `now` (s) in this state, and take the words of an utterance that ended in it."""
+        self.sound.push(samples, state)
         start = now - len(samples) / self.model.spec.sample_rate
         for utterance in self.detector.push(samples, start):
             words, sure = self.transcribe(utterance.waveform)

@@ -18,13 +18,13 @@ def test_sound_in_pieces_equals_sound_at_once():
     wave = rng.normal(size=(CausalAudioEncoder.TOKEN * 9 + 77, 2)).astype(np.float32)
     whole = np.concatenate([np.zeros((CausalAudioEncoder.CONTEXT, 2), np.float32), wave])[None]
     offline = encoder(torch.from_numpy(whole[:, : CausalAudioEncoder.CONTEXT + 9 * CausalAudioEncoder.TOKEN]))[0]
-    memory, at = SoundMemory(lambda w: encoder(w), 2, 5), 0
+    memory, at, before = SoundMemory(lambda w, states: torch.cat([encoder(w), states], -1), 2, 5), 0, 0
     while at < len(wave):
-        step = int(rng.integers(1, 5000))
-        memory.push(wave[at : at + step])
-        at += step
+        before, at = at, min(at + int(rng.integers(1, 5000)), len(wave))
+        memory.push(wave[before:at], np.array([0.5 * at]))  # the state moves evenly
     assert memory.count == 9
-    torch.testing.assert_close(memory.recall()[0], offline[-5:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(memory.recall()[0, :, :-1], offline[-5:], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(memory.recall()[0, :, -1].detach(), 0.5 * CausalAudioEncoder.TOKEN * np.arange(5, 10))
 
 
 @given(st.integers(1, 4), st.integers(1, 30), st.integers(1, 12), st.integers(0, 40), st.integers(0, 40), st.integers(0, 9))

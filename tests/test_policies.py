@@ -302,8 +302,8 @@ def test_the_mind_plays_an_episode_the_same_twice(mind):
 
 
 def test_the_mind_refuses_a_robot_that_it_did_not_learn(mind):
-    with pytest.raises(SpecError, match="control_hz 10.0, this robot has 20.0"):
-        mind.reset(tabletop(control_hz=20.0).unwrapped.policy_spec, 0)
+    with pytest.raises(SpecError, match="control_hz 10.0, this robot has 25.0"):
+        mind.reset(tabletop(control_hz=25.0).unwrapped.policy_spec, 0)
 
 
 def test_learner_and_expert_take_turns():

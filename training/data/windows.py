@@ -97,6 +97,7 @@ class DemoWindows:
             out["skill"] = SKILL_NAMES.index(info.info["task_name"]) if info.info.get("task_name") in SKILL_NAMES else -1
         if self.mixer is not None and info.tracks is not None and not deaf:
             out[AUDIO] = self.mixer(self.reader.audio(episode, int(steps[-1])), rng)
+            out["audio_states"] = self.columns[STATE][info.start + self.token_ends(int(steps[-1]))]
         return out
 
     def chances_within(self, info) -> np.ndarray:
@@ -144,6 +145,11 @@ class DemoWindows:
         token = CausalAudioEncoder.TOKEN / self.processor.spec.sample_rate * self.reader.fps  # frames
         ends = np.round(np.floor(steps / token + 1e-6) * token).astype(int)
         return self.columns[SOURCE][info.start + ends]
+
+    def token_ends(self, last: int) -> np.ndarray:
+        """The frames nearest to the ends of the memory tokens that end by frame `last`."""
+        token = CausalAudioEncoder.TOKEN / self.processor.spec.sample_rate * self.reader.fps
+        return np.round(np.arange(1, int(last / token + 1e-6) + 1) * token).astype(int)
 
     def pixels(self, objects: np.ndarray) -> np.ndarray:
         """Object rows (..., 9) -> where their centres are in each camera (..., C, 2)."""
