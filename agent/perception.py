@@ -16,9 +16,11 @@ from agent.encoders.audio import CausalAudioEncoder
 from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, Spec
 
 KEPT = 0.5  # s for which a sensor's samples are kept behind its newest
-MISSED = 3.5  # periods of a sensor after which it is late
+SOUND_KEPT = 16.0  # s of sound that wait to be taken; a longer gap than SILENCE begins it anew
+SILENCE = 1.0  # s
+MISSED, BRIEF = 3.5, 0.05  # periods of a sensor after which it is late, though never before BRIEF s
 FROZEN = 5  # pictures alike, while the robot moved by MOVED, that no camera takes
-MOVED = 0.05  # rad, the furthest of the joints; m, of the tool
+MOVED = 0.05  # rad, the furthest of the joints
 
 
 class SoundMemory:
@@ -74,7 +76,8 @@ class Senses:
         self.spec, self.tolerance, self.oldest = spec, tolerance, oldest
         names = [STATE, *(IMAGES + name for name in spec.cameras)]
         self.samples: dict[str, deque[tuple[float, np.ndarray]]] = {name: deque() for name in names}
-        self.alike: dict[str, list[np.ndarray]] = {name: [] for name in names[1:]}  # states since a camera's picture changed
+        self.joints = [i for i, name in enumerate(spec.state) if name.startswith("joint")]  # columns of the state
+        self.alike = {name: (0, None) for name in names[1:]}  # pictures alike, and the joints at the first of them
         self.sound, self.sound_from, self.text = np.zeros((0, len(spec.microphones)), np.float32), None, ""
 
     def sense(self, key: str, stamp: float, value: np.ndarray) -> None:
@@ -89,26 +92,33 @@ class Senses:
             known.popleft()
 
     def watch(self, key: str, picture: np.ndarray) -> None:
-        """Note where the robot was when a camera's picture was just like the one before."""
-        before, state = self.samples[key], self.samples[STATE]
+        """Count a camera's pictures that are alike, and note where the robot was at the first of them."""
+        before, (count, first) = self.samples[key], self.alike[key]
         if not before or not np.array_equal(before[-1][1], picture):
-            self.alike[key].clear()
-        if state:
-            self.alike[key].append(state[-1][1])
+            count, first = 0, None
+        if first is None and self.samples[STATE]:
+            first = self.samples[STATE][-1][1]
+        self.alike[key] = (count + 1, first)
 
     def frozen(self, key: str) -> bool:
         """Whether a camera shows the same again and again, while the robot in its picture moves."""
-        states = self.alike[key]
-        return len(states) >= FROZEN and bool(np.abs(states[-1] - states[0]).max() > MOVED)
+        count, first = self.alike[key]
+        if count < FROZEN or first is None or not self.joints:
+            return False
+        return bool(np.abs(self.samples[STATE][-1][1] - first)[self.joints].max() > MOVED)
 
     def hear(self, stamp: float, samples: np.ndarray) -> None:
-        """Sound (n, C) whose first sample was heard at `stamp`; a gap before it is silence, an overlap is dropped."""
-        if self.sound_from is None:
-            self.sound_from = stamp
-        gap = round((stamp - self.sound_from) * self.spec.sample_rate) - len(self.sound)
+        """Sound (n, C) whose first sample was heard at `stamp`; a gap before it is silence, an overlap is dropped. Behind a
+        long gap, or a jump of the clock, it begins anew; of what nobody takes the newest is kept."""
+        rate = self.spec.sample_rate
+        if self.sound_from is None or abs(stamp - self.sound_from - len(self.sound) / rate) > SILENCE:
+            self.sound, self.sound_from = self.sound[:0], stamp
+        gap = round((stamp - self.sound_from) * rate) - len(self.sound)
         if gap > 0:
             samples = np.concatenate([np.zeros((gap, samples.shape[1]), np.float32), samples])
         self.sound = np.concatenate([self.sound, samples[max(0, -gap) :]]).astype(np.float32)
+        forgotten = max(0, len(self.sound) - round(SOUND_KEPT * rate))
+        self.sound, self.sound_from = self.sound[forgotten:], self.sound_from + forgotten / rate
 
     def instruct(self, text: str) -> None:
         self.text = text
@@ -132,13 +142,14 @@ class Senses:
             if not -self.tolerance <= age <= allowed:
                 raise Stale(key, f"{age:.3f} s old, 0 to {allowed:.3f} s are allowed")
             if key in self.alike and self.frozen(key):
-                raise Stale(key, f"frozen: {len(self.alike[key])} pictures alike while the robot moves")
+                raise Stale(key, f"frozen: {self.alike[key][0]} pictures alike while the robot moves")
         return stamp
 
     def patience(self, key: str) -> float:
         """How old (s) the newest of a sensor may be."""
         stamps = [stamp for stamp, _ in self.samples[key]]
-        return min(self.oldest, MISSED * float(np.median(np.diff(stamps)))) if len(stamps) > 2 else self.oldest
+        period = float(np.median(np.diff(stamps))) if len(stamps) > 2 else self.oldest
+        return min(self.oldest, max(BRIEF, MISSED * period))
 
     def newest(self) -> float:
         """The stamp (s) of the newest observation that all sensors could make. Raises Stale for one that is missing."""

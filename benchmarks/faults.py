@@ -178,9 +178,10 @@ class Bench:
 
     def trial(self, fault: Fault) -> Trial:
         """Raises RuntimeError where the robot does not begin to move."""
-        if self.speed < MOVING and not self.begun():
-            raise RuntimeError(f"the robot did not begin to move within {STARTING} s; see {self.folder}/*.log")
-        self.wait(0.2)
+        while self.speed < MOVING:
+            if not self.begun():
+                raise RuntimeError(f"the robot did not begin to move within {STARTING} s; see {self.folder}/*.log")
+            self.wait(0.2)
         self.record, self.noticed, begin = Record(self.record.commands[-1:]), None, time.time()
         fault.broken(self)
         self.wait(LASTS)
@@ -214,10 +215,11 @@ def judged(record: Record, begin: float, noticeable: float) -> Trial:
 
 def worst(q: np.ndarray, dq: np.ndarray, ddq: np.ndarray) -> float:
     """The largest share of a limit: positions (1 at the end of a range), velocities, accelerations, jerks, and the speed from
-    one position to the next."""
+    one position to the next, and the acceleration from one speed to the next."""
     middle, half = (PANDA.q_max + PANDA.q_min) / 2, (PANDA.q_max - PANDA.q_min) / 2
     shares = [np.abs(q - middle) / half, np.abs(dq) / PANDA.dq_max, np.abs(ddq) / PANDA.ddq_max,
-              np.abs(np.diff(ddq, axis=0)) / PERIOD / PANDA.dddq_max, np.abs(np.diff(q, axis=0)) / PERIOD / PANDA.dq_max]
+              np.abs(np.diff(dq, axis=0)) / PERIOD / PANDA.ddq_max, np.abs(np.diff(ddq, axis=0)) / PERIOD / PANDA.dddq_max,
+              np.abs(np.diff(q, axis=0)) / PERIOD / PANDA.dq_max]
     return float(max(share.max(initial=0.0) for share in shares))
 
 
@@ -408,7 +410,7 @@ def network(name: str) -> Iterator[str]:
             "<AllowMulticast>true</AllowMulticast></General></Domain></CycloneDDS>")
         yield name
     finally:
-        os.environ.pop("CYCLONEDDS_URI")
+        os.environ.pop("CYCLONEDDS_URI", None)
         if before is not None:
             os.environ["CYCLONEDDS_URI"] = before
         subprocess.run(["ip", "netns", "delete", name], check=False)

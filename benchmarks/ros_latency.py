@@ -44,8 +44,9 @@ class Observer:
         if trajectory.points and stamp in self.came:
             self.open = (stamp, self.came[stamp], time.time())
 
-    def command(self, _) -> None:
-        if self.open is not None:
+    def command(self, command) -> None:
+        """The first one that was made after the trajectory had come."""
+        if self.open is not None and convert.seconds(command.header.stamp) >= self.open[2]:
             stamp, came, decided = self.open
             times = np.array([stamp, came, decided, time.time()])
             self.rows.append([*1e3 * np.diff(times), 1e3 * (times[-1] - times[0])])

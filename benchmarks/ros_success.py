@@ -15,7 +15,7 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -23,6 +23,7 @@ from tqdm import tqdm
 from envs import TASK_NAMES
 from training.scores import wilson
 
+LONGEST = 90.0  # s an episode may take
 EPISODE = re.compile(r": (success|failure)$", re.M)
 
 
@@ -57,10 +58,11 @@ def main() -> None:
             with node("sim", log, *lockstep, *(w for name, value in (
                     ("task", task), ("episodes", asked.episodes), ("seed", asked.seed), ("instruct", asked.instruct))
                     for w in ("-p", f"{name}:={value}"))) as sim:
-                sim.wait()
+                with suppress(subprocess.TimeoutExpired):
+                    sim.wait(timeout=LONGEST * asked.episodes)
             ends = EPISODE.findall(log.read_text())
-            results[task] = {"successes": ends.count("success"), "episodes": len(ends)}
-            tqdm.write(f"{task:18s} {ends.count('success')}/{len(ends)}")
+            results[task] = {"successes": ends.count("success"), "episodes": len(ends), "errors": asked.episodes - len(ends)}
+            tqdm.write(f"{task:18s} {ends.count('success')}/{len(ends)}, {asked.episodes - len(ends)} not ended")
             (asked.out / "results.json").write_text(json.dumps(results, indent=1))
     good, all_ = (sum(r[key] for r in results.values()) for key in ("successes", "episodes"))
     print(f"all {good}/{all_}, {100 * good / max(all_, 1):.0f}%, interval {wilson(good, all_)}")

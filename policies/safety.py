@@ -24,6 +24,8 @@ from envs.arm import Arm, JointState, JointTrajectory, fk
 FUTURE = 0.05  # s by which a stamp may be ahead of the clock
 GAIN = 20.0  # rad/s of speed a rad behind what is followed
 CALM = 0.5  # s without trouble after which it is said to be over
+SILENCE = "no sign of life from the loop that decides"
+STANDS = 1e-9  # rad/s, rad/s^2
 SAMPLE = 0.02  # s between the points of a stop that are looked at
 
 
@@ -31,7 +33,8 @@ SAMPLE = 0.02  # s between the points of a stop that are looked at
 class Limits:
     """What may be commanded. Arrays (J,). `patience` (s): how old the newest sign of life, and the newest measured state,
     may be; `oldest` (s): how old the observation behind a proposal; `jump` (rad): how far a proposal may begin from what
-    is commanded; `deviation` (rad): how far the measured joints may be from the commanded; `force` (N) at the tool."""
+    is commanded; `deviation` (rad): how far the measured joints may be from the commanded, and `drift` (rad) from a command
+    to stand, which then goes where they are; `force` (N) at the tool, which has to be measured where there is a limit."""
 
     q_min: np.ndarray
     q_max: np.ndarray
@@ -43,6 +46,7 @@ class Limits:
     oldest: float = 1.0
     jump: float = 0.5
     deviation: float = 0.3
+    drift: float = 0.1
     force: float = np.inf
 
     @classmethod
@@ -83,14 +87,14 @@ class Supervisor:
 
     room: joint angles (J,) -> how far (m) the body is from touching, below 0 where it does, and what touches what
     (envs.collision.Body.closest). Events are for an append-only
-    log, which the caller keeps. An emergency stop latches until `release`. Raises ValueError for a start outside the
-    limits.
+    log, which the caller keeps. An emergency stop latches until `release`. Raises ValueError for a start that is outside the
+    limits or not finite.
     """
 
     def __init__(self, arm: Arm, limits: Limits, start: JointState, period: float = 0.01,
                  room: Callable[[np.ndarray], tuple[float, str]] | None = None):
         q = np.asarray(start.position, float)
-        outside = (q < limits.q_min) | (q > limits.q_max)
+        outside = ~((q >= limits.q_min) & (q <= limits.q_max))
         if outside.any():
             raise ValueError(f"joints {np.flatnonzero(outside) + 1} start outside their limits: {q[outside]}")
         self.arm, self.limits, self.period, self.room = arm, limits, period, room
@@ -116,20 +120,21 @@ class Supervisor:
     def hold(self, now: float, why: str, kind: str = "hold") -> None:
         """The deciding loop lives, and wants the robot to stand: it does not sense what it would act on."""
         self.beat(now)
-        if self.proposal is not None or why != self.held:
+        about = why.partition(":")[0]
+        if self.proposal is not None or about != self.held:
             self._note(now, kind, why)
-        self.proposal, self.held = None, why
+        self.proposal, self.held = None, about
 
     def propose(self, proposal: JointTrajectory, now: float) -> bool:
-        """Whether what a policy wants is taken over. What is refused changes nothing; after what makes no sense, such as
-        NaN, the robot is brought to a stand."""
-        self.beat(now)
+        """Whether what a policy wants is taken over. What is refused changes nothing and is no sign of life; after what makes
+        no sense, such as NaN, the robot is brought to a stand."""
         if why := self.nonsense(proposal):
             self.hold(now, why, "refused")
             return False
         if why := self.fault(proposal, now):
             self._note(now, "refused", why)
             return False
+        self.beat(now)
         low, high = self.limits.q_min, self.limits.q_max
         if ((proposal.positions < low) | (proposal.positions > high)).any():
             self._note(now, "clipped", "positions outside the joints' ranges")
@@ -176,8 +181,10 @@ class Supervisor:
 
     def anchor(self, state: JointState) -> None:
         """The robot was put elsewhere (a simulation began anew, somebody led it by hand): stand still there. An emergency
-        stop stays."""
-        q = np.clip(state.position, self.limits.q_min, self.limits.q_max)
+        stop stays. Raises ValueError for what is not finite."""
+        q = np.array(state.position, float)
+        if not np.isfinite(q).all():
+            raise ValueError(f"joints at {q}: finite values are needed")
         self.motion, self.opening, self.proposal = Motion(q, np.zeros_like(q), np.zeros_like(q)), float(state.opening), None
         self.observe(state)
 
@@ -190,6 +197,11 @@ class Supervisor:
             self.proposal = self.alive = None
         self.now = now
         trouble = self.stopped or self.late(now)
+        if self.silent(now):
+            self.proposal = None  # what was planned before a silence is not gone on with
+        if self.drifted():
+            self._note(now, "moved", "the robot was moved while it stood")
+            self.anchor(self.measured)
         following = None if trouble or self.proposal is None else self.follow(now)
         if following is not None and (trouble := self.unstoppable(following)):
             following = None
@@ -214,8 +226,8 @@ class Supervisor:
     def late(self, now: float) -> str:
         """Why nothing may be followed now, "" if it may."""
         limits = self.limits
-        if self.proposal is not None and (self.alive is None or now - self.alive > limits.patience):
-            return "no sign of life from the loop that decides"
+        if self.silent(now):
+            return SILENCE
         if self.measured is None:
             return ""
         if now - self.measured.stamp > limits.patience:
@@ -224,9 +236,35 @@ class Supervisor:
             return "the robot's state is stamped in the future"
         if not np.isfinite(self.measured.position).all():
             return "the robot's state is not finite"
-        if np.abs(self.measured.position - self.motion.q).max() > limits.deviation:
+        if self.deviation > limits.deviation:
             return "the robot is not where it was commanded to be"
+        if np.isfinite(limits.force) and self.force is None:
+            return "the contact force is not measured"
         return "contact force over its limit" if (self.force or 0.0) > limits.force else ""
+
+    def silent(self, now: float) -> bool:
+        """Whether there is, or lately was, something to follow, and no sign of life from who wanted it."""
+        waiting = self.proposal is not None or self.trouble == SILENCE
+        return waiting and (self.alive is None or now - self.alive > self.limits.patience)
+
+    @property
+    def deviation(self) -> float:
+        """Of the joints from the command, rad."""
+        return float(np.abs(self.measured.position - self.motion.q).max())
+
+    def drifted(self) -> bool:
+        """Whether somebody has moved the robot, by hand or by another controller, while it was to stand."""
+        return self.stands and self.proposal is None and self.measured is not None and self.deviation > self.limits.drift
+
+    @property
+    def stands(self) -> bool:
+        """Whether what is commanded is a stand."""
+        return bool(np.abs(self.motion.dq).max() < STANDS and np.abs(self.motion.ddq).max() < STANDS)
+
+    def stop_end(self) -> tuple[float, np.ndarray]:
+        """Where the fastest stop from the present command ends: s from now, joints (J,)."""
+        way = self.change(self.motion, np.zeros_like(self.motion.q))
+        return way.duration, at(way, way.duration).q
 
     def follow(self, now: float) -> Motion:
         """The next state on the way to where the proposal is, at its speed: the error is pulled in at GAIN, no faster than

@@ -12,7 +12,7 @@ import torch
 
 from agent.perception import Senses, Stale
 from agent.processor import resize
-from agent.spec import IMAGES, STATE, TIME
+from agent.spec import AUDIO, IMAGES, STATE, TIME, SpecError
 from envs.arm import ARMS, JointState, arm_state, plan
 from policies.mmllm import MMLLMPolicy
 from ros_nodes import convert
@@ -23,6 +23,8 @@ from ros_nodes.task_server import TaskServer
 
 REMEMBERED = 1000  # commands
 TWICE = 0.5  # s within which the same instruction is one
+QUICKEST = 0.008  # s between two joint states that are answered
+NEVER = -1e9  # s
 STILL = 1e-4  # rad between two commands of a robot that stands
 
 
@@ -46,6 +48,7 @@ class AgentNode:
         "seed": Parameter(0, "of the decisions' random numbers", 0, 2**31),
         "threads": Parameter(1, "of PyTorch", 1, 64),
         "settled": Parameter(3.0, "s of standing still, after moving, that end a goal of execute_task", 0.5, 60.0),
+        "compressed": Parameter(False, "take pictures from camera/NAME/image_raw/compressed"),
         "lockstep": Parameter(False, "answer a joint state only when all that belongs to it has come"),
         "autostart": Parameter(True, "configure and activate without being asked"),
     } | convert.PARAMETERS
@@ -56,12 +59,13 @@ class AgentNode:
         self.weights, self.arm = asked.weights, known("parameter arm", asked.arm, ARMS)
         self.joint_names = convert.joints_of(asked, self.arm)
         self.period, self.seed, self.bounds = asked.period, asked.seed, (asked.tolerance, asked.oldest)
-        self.lockstep = asked.lockstep
+        self.lockstep, self.compressed = asked.lockstep, asked.compressed
         self.settled, self.text, self.trouble, self.held, self.task = asked.settled, "", "", False, None
         self.told = ("", -TWICE)  # the last instruction, and when (s)
         self.diagnostics = node.publisher(convert.DIAGNOSTICS, "/diagnostics", "reliable")
         node.timer(1.0, self.report)
-        self.life = Lifecycle(node, {"configure": self.configure, "activate": self.begin})
+        self.life = Lifecycle(node, {"configure": self.configure, "activate": self.begin,
+                                     "deactivate": lambda: self.task.interrupted("deactivated")})
         if asked.autostart:
             self.life.change("configure")
             self.life.change("activate")
@@ -80,14 +84,16 @@ class AgentNode:
         self.heard = node.publisher("std_msgs/msg/String", "agent/heard", "latched")
         sensor = "reliable" if self.lockstep else "sensor"  # which takes what is sent either way
         for name in self.spec.cameras:
-            node.subscribe(convert.IMAGE, f"camera/{name}/image_raw", self.picture_of(name), sensor)
-            node.subscribe(convert.COMPRESSED, f"camera/{name}/image_raw/compressed", self.picture_of(name), "sensor")
+            topic = f"camera/{name}/image_raw"
+            kind, topic = (convert.COMPRESSED, f"{topic}/compressed") if self.compressed else (convert.IMAGE, topic)
+            node.subscribe(kind, topic, self.picture_of(name), sensor)
         if self.spec.microphones:
             node.subscribe(convert.AUDIO, "audio", self.audio, "stream")
         for qos in ("latched", "reliable"):  # who sends once and for all, and who does not
             node.subscribe("std_msgs/msg/String", "instruction", self.instruct, qos)
         node.subscribe(convert.TRAJECTORY, "joint_commands", self.commanded, "reliable")
         node.subscribe(convert.JOINTS, "joint_states", self.joints, sensor)
+        node.subscribe("std_msgs/msg/Bool", "emergency_stop", self.emergency, "sensor")
         node.subscribe("std_msgs/msg/String", "episode", self.judged, "latched")
         self.task = TaskServer(node, self.go_for, self.hold, self.settled)
 
@@ -97,7 +103,8 @@ class AgentNode:
         self.senses = Senses(self.spec, *self.bounds)
         self.senses.instruct(self.text)
         self.commands: deque[JointState] = deque(maxlen=REMEMBERED)
-        self.decided = self.answered = -1e9
+        self.decided = self.answered = NEVER
+        self.unheard, self.gathered = None, convert.Gathered(self.joint_names)  # unheard: since when sound is late, s
         self.spoken, self.answer, self.pending = "", None, None
 
     # ---- what comes in
@@ -128,6 +135,7 @@ class AgentNode:
         now = time.monotonic()
         again, self.told = (said.data, True) == (self.told[0], now - self.told[1] < TWICE), (said.data, now)
         if not again:
+            self.task.interrupted("another instruction came")
             self.go_for(said.data)
 
     def go_for(self, text: str) -> None:
@@ -139,6 +147,12 @@ class AgentNode:
     def hold(self) -> None:
         """Fall silent until there is something new to do: the supervisor brings the robot to a stand."""
         self.text, self.held, self.pending = "", True, None
+
+    def emergency(self, pressed) -> None:
+        """What was asked for is over: after the release the robot waits for a new instruction."""
+        if pressed.data:
+            self.hold()
+            self.task.interrupted("emergency stop")
 
     def judged(self, episode) -> None:
         """What a simulated robot says about its episode."""
@@ -164,9 +178,11 @@ class AgentNode:
 
     def joints(self, state) -> None:
         try:
-            measured = convert.from_joints(state, self.joint_names)
+            measured = self.gathered.take(state)
         except convert.ConvertError as error:
             self.node.log(str(error))
+            return
+        if measured is None or (not self.lockstep and 0 < measured.stamp - self.answered < QUICKEST):
             return
         if measured.stamp < self.answered - self.bounds[1]:
             self.begin()
@@ -204,14 +220,26 @@ class AgentNode:
         try:
             due = self.senses.fresh(now) >= self.decided + self.period - 1e-6
             self.answer = self.decide(now) if due else convert.header(message(convert.TRAJECTORY)(), measured.stamp)
-        except Stale as stale:
-            self.complain(str(stale))
-            if not self.lockstep:
-                self.trajectories(self.stand(measured.stamp, str(stale)))
+        except (Stale, SpecError) as error:
+            self.not_now(error, measured.stamp)
             return
         self.complain("")
-        self.answered = measured.stamp
+        self.answered, self.unheard = measured.stamp, None
         self.trajectories(self.answer)
+
+    def not_now(self, error: Exception, stamp: float) -> None:
+        """Ask for a stand; for sound that is a little late, wait."""
+        late = isinstance(error, Stale) and error.sensor == AUDIO
+        self.unheard = (self.unheard or stamp) if late else None
+        if late and stamp - self.unheard <= self.bounds[1]:
+            self.trajectories(convert.header(message(convert.TRAJECTORY)(), stamp))
+            return
+        self.complain(str(error))
+        self.decided = NEVER  # as soon as it can be
+        self.task.unsettled()  # standing like this is not having done it
+        if not self.lockstep:
+            self.answered, self.answer = stamp, self.stand(stamp, str(error))
+            self.trajectories(self.answer)
 
     def decide(self, now: float):
         obs = self.senses.observation(now)

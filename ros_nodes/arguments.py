@@ -6,6 +6,7 @@ import inspect
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -59,26 +60,46 @@ def known(what: str, name: str, table: Mapping[str, Any]) -> Any:
 
 
 class Arguments(NamedTuple):
+    """name: of the node, "" for its own. files: of parameters."""
+
     parameters: dict[str, Any]
     remap: dict[str, str]
     namespace: str
-    name: str  # of the node, "" for its own
+    name: str
+    files: list[str]
 
 
 def read(words: Sequence[str]) -> Arguments:
     """Values are YAML. Raises ArgumentError."""
-    parameters, remap, rest = {}, {}, [word for word in words if word not in ("--ros-args", "--")]
+    parameters, remap, files, rest = {}, {}, [], [word for word in words if word not in ("--ros-args", "--")]
     while rest:
         flag, pair = rest.pop(0), rest.pop(0) if rest else ""
+        if flag == "--params-file" and pair:
+            files.append(pair)
+            continue
         name, found, value = pair.partition(":=")
         if flag not in ("-p", "--param", "-r", "--remap") or not found:
-            raise ArgumentError(f"{flag} {pair}: allowed are -p NAME:=VALUE and -r FROM:=TO")
+            raise ArgumentError(f"{flag} {pair}: allowed are -p NAME:=VALUE, -r FROM:=TO and --params-file FILE")
         if flag in ("-p", "--param"):
             parameters[name] = yaml.safe_load(value)
         else:
             remap[name] = value
     namespace, name = remap.pop("__ns", "/"), remap.pop("__node", "")
-    return Arguments(parameters, remap, namespace, name)
+    return Arguments(parameters, remap, namespace, name, files)
+
+
+def of_files(files: Sequence[str], node: str) -> dict[str, Any]:
+    """What files of parameters, as ROS has them, say for a node of this whole name. Raises ArgumentError."""
+    found: dict[str, Any] = {}
+    for file in files:
+        try:
+            whole = yaml.safe_load(Path(file).read_text()) or {}
+            for name, body in whole.items():
+                if name == "/**" or name.strip("/") == node.strip("/") or (name[:4] == "/**/" and node.endswith(name[3:])):
+                    found |= body["ros__parameters"]
+        except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError) as error:
+            raise ArgumentError(f"--params-file {file}: NODE: ros__parameters: NAME: VALUE is needed ({error})") from error
+    return found
 
 
 def usage(name: str, build) -> str:
@@ -90,7 +111,8 @@ def usage(name: str, build) -> str:
 
 def run(name: str, build, words: Sequence[str]) -> int:
     """Build what a node does (`build(node)`, its `PARAMETERS` described) around a node of this name, and serve it until
-    SIGINT or SIGTERM. The exit status: 0, or 2 for a mistake in what was asked."""
+    SIGINT or SIGTERM; what has a `finish` ends itself then, or at the second signal at once. The exit status: 0, or 2 for a
+    mistake in what was asked."""
     if {"--help", "-h"} & set(words):
         print(usage(name, build))
         return 0
@@ -105,10 +127,12 @@ def serve(name: str, build, words: Sequence[str]) -> int:
     from ros_nodes.transport import node_class
 
     node = node_class().from_words(name, words)
+    endings = [node.stop]
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: node.stop())
+        signal.signal(number, lambda *_: (endings.pop() if len(endings) > 1 else endings[0])())
     try:
-        build(node)
+        built = build(node)
+        endings += [built.finish] if hasattr(built, "finish") else []
         node.spin()
     finally:
         node.close()

@@ -17,6 +17,7 @@ from ros_nodes.arguments import ArgumentError, Parameter, run
 from ros_nodes.interfaces import message
 
 BOOL, STRING = "std_msgs/msg/Bool", "std_msgs/msg/String"
+JITTER = 0.02  # s between the clock and the number of samples
 
 
 class Source(Protocol):
@@ -43,17 +44,26 @@ class FileSource:
 
 class MicrophoneSource:
     """A sound card, through PortAudio (Python package sounddevice). Samples are stamped with the time at which they were
-    converted, not at which they came."""
+    converted, not at which they came: the first ones by the clock, the others by their number, until that is JITTER off."""
 
     def __init__(self, device: str, rate: int, channels: int, block: int, clock):
         self.blocks: queue.SimpleQueue = queue.SimpleQueue()
+        self.rate, self.next = rate, None
 
         def heard(samples, count, times, status) -> None:
             late = times.currentTime - times.inputBufferAdcTime
-            self.blocks.put((clock() - late, samples.copy()))
+            self.blocks.put((self.stamp(clock() - late, count), samples.copy()))
 
-        self.stream = sound_cards().InputStream(rate, block, device or None, channels, "float32", callback=heard)
+        self.stream = sound_cards().InputStream(rate, block, device or None, channels, "float32", callback=heard,
+                                                latency="low")
         self.stream.start()
+
+    def stamp(self, measured: float, count: int) -> float:
+        """Of `count` samples of which the clock says that the first was heard at `measured` (s)."""
+        steady = self.next is not None and abs(measured - self.next) < JITTER
+        stamp = self.next if steady else measured
+        self.next = stamp + count / self.rate
+        return stamp
 
     def read(self, now: float) -> Iterator[tuple[float, np.ndarray]]:
         while not self.blocks.empty():
@@ -99,7 +109,7 @@ class AudioNode:
         "device": Parameter("", "the microphone's name or part of it; without, the system's"),
         "rate": Parameter(16000, "Hz", 8000, 192000),
         "channels": Parameter(2, "microphones", 1, 16),
-        "block": Parameter(0.05, "s of sound in a message", 0.01, 1.0),
+        "block": Parameter(0.02, "s of sound in a message", 0.01, 1.0),
         "voice": Parameter("en-us+f3", "of espeak-ng, that speaks"),
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any, NamedTuple
 
 import cv2
@@ -51,6 +52,31 @@ def joints_of(asked: Any, arm: Arm) -> Joints:
     if len(asked.joints) != len(arm.home) + 1:
         raise ArgumentError(f"parameter joints: {len(arm.home)} and a gripper are needed, got {', '.join(asked.joints)}")
     return Joints(tuple(asked.joints), asked.grip)
+
+
+class Gathered:
+    """Joint states that come in parts, as from an arm and a gripper: put together by name. As old as the oldest joint of the
+    arm; a gripper may be older by SLOW."""
+
+    SLOW = 1.0  # s
+
+    def __init__(self, joints: Joints):
+        self.joints, self.known = joints, {}
+
+    def take(self, state: Any) -> JointState | None:
+        """None as long as a joint has not been heard of. Raises ConvertError for positions that are not finite."""
+        stamp = seconds(state.header.stamp)
+        part = {n: (stamp, x) for n, x in zip(state.name, state.position) if n in self.joints.names}
+        if not all(isfinite(x) for _, x in part.values()):
+            raise ConvertError(f"joint state with positions {list(state.position)}: finite ones are needed")
+        self.known |= part
+        if not part or len(self.known) < len(self.joints.names):
+            return None
+        stamps, values = zip(*(self.known[name] for name in self.joints.names))
+        oldest = min(stamps[:-1])
+        if stamps[-1] < oldest - self.SLOW:
+            raise ConvertError(f"{self.joints.names[-1]} is {oldest - stamps[-1]:.1f} s older than the arm's joints")
+        return self.joints.state(oldest, np.array(values))
 
 
 class ConvertError(ValueError):
@@ -101,7 +127,10 @@ def from_image(image: Any) -> np.ndarray:
 def from_compressed(image: Any) -> np.ndarray:
     """CompressedImage (JPEG, PNG) -> RGB uint8 (H, W, 3). Raises ConvertError for bytes that are no picture."""
     data = np.frombuffer(image.data, np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    try:
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    except cv2.error:  # a header that promises more pixels than there can be
+        picture = None
     if picture is None:
         raise ConvertError(f"compressed image of format {image.format!r}: {len(data)} bytes that are no picture")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
@@ -133,10 +162,9 @@ def from_episode(said: Any) -> bool | None:
     """What a simulated robot says of its episode (JSON in a String): success, failure, or None while it runs. Raises
     ConvertError."""
     try:
-        state = json.loads(said.data)["state"]
-    except (ValueError, TypeError, KeyError) as error:
+        return {"success": True, "failure": False}.get(json.loads(said.data)["state"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ConvertError(f"episode {said.data[:80]!r}: JSON with a state is needed") from error
-    return {"success": True, "failure": False}.get(state)
 
 
 # ---- diagnostics
@@ -162,12 +190,12 @@ def to_joints(state: JointState, joints: Joints) -> Any:
 
 
 def from_joints(state: Any, joints: Joints) -> JointState:
-    """Whatever order the message has. Raises ConvertError for a joint that is missing."""
-    known = dict(zip(state.name, state.position))
-    missing = [name for name in joints.names if name not in known]
-    if missing:
-        raise ConvertError(f"joint state without {', '.join(missing)}; it has {', '.join(state.name)}")
-    return joints.state(seconds(state.header.stamp), np.array([known[name] for name in joints.names]))
+    """Whatever order the message has. Raises ConvertError for a joint that is missing or not finite."""
+    found = Gathered(joints).take(state)
+    if found is None:
+        missing = ", ".join(name for name in joints.names if name not in state.name)
+        raise ConvertError(f"joint state without {missing}; it has {', '.join(state.name)}")
+    return found
 
 
 def to_trajectory(trajectory: JointTrajectory, joints: Joints) -> Any:

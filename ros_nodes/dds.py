@@ -27,10 +27,10 @@ from cyclonedds.qos import Policy, Qos
 from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
 
-from ros_nodes.arguments import USE_SIM_TIME, Parameter, read, valid
+from ros_nodes.arguments import USE_SIM_TIME, Parameter, of_files, read, valid
 from ros_nodes.cdr import HEADER, CdrError, decode, encode
 from ros_nodes.interfaces import Field, fields, message, type_hash
-from ros_nodes.transport import quality
+from ros_nodes.transport import guarded, quality
 
 GRAPH = "rmw_dds_common/msg/ParticipantEntitiesInfo"
 CALL = (Field("guid", "uint64"), Field("seq", "int64"))  # before each request and reply, as rmw_cyclonedds writes it
@@ -119,16 +119,16 @@ def sample_type(name: str, call: bool) -> type:
 class Node:
     """One node: publishers, subscriptions, services and timers, all served by `spin` in one thread.
 
-    parameters: over those that the node declares. Time is the wall clock's, or /clock's where the parameter use_sim_time
-    is true. Raises ValueError for a name that ROS does not take.
+    parameters: over those that the node declares; files: of parameters, for this and other nodes. Time is the wall clock's,
+    or /clock's where the parameter use_sim_time is true. Raises ValueError for a name that ROS does not take.
     """
 
     def __init__(self, name: str, namespace: str = "/", parameters: Mapping[str, Any] | None = None,
-                 remap: Mapping[str, str] | None = None, domain: int | None = None):
+                 remap: Mapping[str, str] | None = None, domain: int | None = None, files: Sequence[str] = ()):
         if not name.isidentifier():
             raise ValueError(f"node name {name!r}: letters, digits and underscores are needed, a letter first")
         self.name, self.namespace = name, "/" + namespace.strip("/")
-        self.given = dict(parameters or {})
+        self.given, self.shared = dict(parameters or {}), of_files(files, self.whole(name))
         self.remap = {self.whole(name): self.whole(other) for name, other in (remap or {}).items()}
         number = int(os.environ.get("ROS_DOMAIN_ID", 0)) if domain is None else domain
         self.domain = _domain(number)
@@ -136,7 +136,7 @@ class Node:
         self.waiting, self.handlers, self.timers, self.writers, self.readers = WaitSet(self.participant), [], [], [], []
         self.running, self.sim_time = True, None
         self.graph = self._writer("ros_discovery_info", GRAPH, profile("latched"))
-        if valid(self.given, {"use_sim_time": USE_SIM_TIME}, strict=False)["use_sim_time"]:
+        if valid(self.shared | self.given, {"use_sim_time": USE_SIM_TIME}, strict=False)["use_sim_time"]:
             self.sim_time = 0.0
             self.subscribe("rosgraph_msgs/msg/Clock", "/clock", self._tick, "sensor")
 
@@ -144,7 +144,7 @@ class Node:
     def from_words(cls, name: str, words: Sequence[str]) -> "Node":
         """By a command line, as `--ros-args -p NAME:=VALUE`. Raises ArgumentError."""
         asked = read(words)
-        return cls(asked.name or name, asked.namespace, asked.parameters, asked.remap)
+        return cls(asked.name or name, asked.namespace, asked.parameters, asked.remap, files=asked.files)
 
     # ---- time, parameters, log
 
@@ -158,10 +158,14 @@ class Node:
     def parameters(self, described: Mapping[str, Parameter]) -> SimpleNamespace:
         """The values of a node's parameters. Raises ArgumentError for one that is not described, of another type than its
         default's, or out of range."""
-        return SimpleNamespace(**valid(self.given, described))
+        shared = {name: value for name, value in self.shared.items() if name in described}
+        return SimpleNamespace(**valid(shared | self.given, described))
 
     def log(self, text: str) -> None:
-        print(f"[{self.now():.3f}] [{self.name}] {text}", file=sys.stderr, flush=True)
+        try:
+            print(f"[{self.now():.3f}] [{self.name}] {text}", file=sys.stderr, flush=True)
+        except OSError:  # nobody reads it any more
+            pass
 
     # ---- what is sent and received
 
@@ -189,7 +193,7 @@ class Node:
             if sample.value is None:
                 self.log(f"a message on {self.full(topic)} is no {kind}: passed over")
             else:
-                callback(sample.value)
+                guarded(self, topic, callback, sample.value)
 
         self._attend(reader, handle)
         self._announce()
@@ -217,8 +221,12 @@ class Node:
         self._announce()
 
     def timer(self, period: float, callback: Callable[[], None], once: bool = False) -> None:
-        """callback() each `period` s of the node's time, or once after it."""
-        self.timers.append([NEVER if once else period, self.now() + period, callback])
+        """callback() each `period` s, or once after it: of the simulation's time, or of a clock that nobody sets."""
+        self.timers.append([NEVER if once else period, self.ticking() + period, callback])
+
+    def ticking(self) -> float:
+        """s, of the clock by which the timers go."""
+        return time.monotonic() if self.sim_time is None else self.sim_time
 
     def _writer(self, topic: str, kind: str, qos: Qos, call: bool = False) -> DataWriter:
         writer = DataWriter(self.participant, self._topic(topic, kind, call), qos + _hash(kind))
@@ -255,13 +263,14 @@ class Node:
 
     def spin_once(self, timeout: float) -> None:
         due = min((next for _, next, _ in self.timers), default=NEVER) if self.sim_time is None else NEVER
-        self.waiting.wait(round(1e9 * max(0.0, min(timeout, due - time.time()))))
+        self.waiting.wait(round(1e9 * max(0.0, min(timeout, due - time.monotonic()))))
         for reader, new, handle in self.handlers:
             for sample in reader.take(AT_ONCE, condition=new):
                 if hasattr(sample, "value"):
                     handle(sample)
-        for timer in [t for t in self.timers if self.now() >= t[1]]:
-            timer[1] = max(timer[1] + timer[0], self.now())
+        for timer in [t for t in self.timers if self.ticking() >= t[1]]:
+            late = self.ticking() - timer[1]
+            timer[1] += timer[0] if late < timer[0] else timer[0] + late  # what was missed is not made up for
             timer[2]()
         self.timers = [timer for timer in self.timers if timer[1] < NEVER]
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidParameterException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -24,7 +25,7 @@ from rclpy.signals import SignalHandlerOptions
 from ros_nodes.arguments import ArgumentError, Parameter, valid
 from ros_nodes.cdr import CdrError, decode, encode
 from ros_nodes.interfaces import message
-from ros_nodes.transport import quality
+from ros_nodes.transport import guarded, quality
 
 LONGEST_WAIT = 0.1  # s
 SERVICES = {"SendGoal": "SendGoalService", "GetResult": "GetResultService"}  # of an action, as rosidl names them
@@ -91,7 +92,7 @@ class Node:
             self.node = rclpy.create_node(name)
         except Exception as error:  # rclpy's own, of several kinds, for arguments and names that cannot be
             raise ArgumentError(str(error)) from error
-        self.executor, self.running = SingleThreadedExecutor(), True
+        self.executor, self.running, self.publishers = SingleThreadedExecutor(), True, {}
         self.executor.add_node(self.node)
 
     from_words = classmethod(lambda cls, name, words: cls(name, words))
@@ -110,6 +111,8 @@ class Node:
             values = {name: self.node.declare_parameter(name, p.default, describe(p)).value for name, p in described.items()}
         except (InvalidParameterException, ParameterException) as error:
             raise ArgumentError(str(error)) from error
+        if unknown := sorted(set(self.node._parameter_overrides) - set(described) - {"use_sim_time"}):
+            self.log(f"parameters that are not known here are passed over: {', '.join(unknown)}")
         return SimpleNamespace(**valid({n: plain(v) for n, v in values.items()}, described))
 
     def log(self, text: str) -> None:
@@ -118,8 +121,8 @@ class Node:
     # ---- what is sent and received
 
     def publisher(self, kind: str, topic: str, qos: str = "reliable") -> Callable[[Any], None]:
-        publish = self.node.create_publisher(ros_class(kind), topic, profile(qos)).publish
-        return lambda value: publish(encode(value, kind))
+        made = self.publishers[topic] = self.node.create_publisher(ros_class(kind), topic, profile(qos))
+        return lambda value: made.publish(encode(value, kind))
 
     def subscribe(self, kind: str, topic: str, callback: Callable[[Any], None], qos: str = "reliable") -> None:
         def handle(data: bytes) -> None:
@@ -128,12 +131,12 @@ class Node:
             except CdrError as error:
                 self.log(f"a message on {topic} is no {kind}: passed over ({error})")
                 return
-            callback(value)
+            guarded(self, topic, callback, value)
 
         self.node.create_subscription(ros_class(kind), topic, handle, profile(qos), raw=True)
 
     def listeners(self, topic: str) -> int:
-        return self.node.count_subscribers(topic)
+        return self.publishers[topic].get_subscription_count()
 
     def service(self, kind: str, name: str, answer: Callable[[Any, Any], Any], later: bool = False) -> None:
         service, (ask, reply) = ros_class(kind), (f"{kind}_Request", f"{kind}_Response")
@@ -160,7 +163,8 @@ class Node:
                 self.node.destroy_timer(timer)
             callback()
 
-        timer = self.node.create_timer(period, due)
+        simulated = self.node.get_parameter("use_sim_time").value
+        timer = self.node.create_timer(period, due, clock=None if simulated else Clock(clock_type=ClockType.STEADY_TIME))
 
     # ---- running
 

@@ -6,6 +6,7 @@ import json
 import sys
 from array import array
 from collections.abc import Callable
+from math import hypot
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from envs.arm import ARMS
 from envs.collision import Body
 from policies.safety import Command, Limits, Supervisor
 from ros_nodes import convert
-from ros_nodes.arguments import Parameter, known, run
+from ros_nodes.arguments import ArgumentError, Parameter, known, run
 from ros_nodes.interfaces import message
 
-FLOATS = "std_msgs/msg/Float64MultiArray"
+FLOATS, WRENCH = "std_msgs/msg/Float64MultiArray", "geometry_msgs/msg/WrenchStamped"
+SHORTEST = 0.01  # s between two points of a trajectory
 
 
 
@@ -26,16 +28,19 @@ FLOATS = "std_msgs/msg/Float64MultiArray"
 # ---- ros2_control, whose controllers know the arm's joints alone; the gripper has one of its own
 
 
-def nobody(node) -> Callable[[Any], None]:
-    return lambda command: None
+Send = Callable[[Any, tuple[float, Any]], None]  # of a command, and of where the stop from there ends: (s, joints)
 
 
-def positions(node) -> Callable[[Any], None]:
+def nobody(node) -> Send:
+    return lambda command, stop: None
+
+
+def positions(node) -> Send:
     """For a position_controllers/JointGroupPositionController or forward_command_controller."""
     arm = node.publisher(FLOATS, "arm_controller/commands", "reliable")
     gripper = node.publisher(FLOATS, "gripper_controller/commands", "reliable")
 
-    def send(command) -> None:
+    def send(command, stop) -> None:
         *joints, grip = command.points[0].positions
         for publish, values in ((arm, joints), (gripper, [grip])):
             publish(message(FLOATS)(data=array("d", values)))
@@ -43,16 +48,20 @@ def positions(node) -> Callable[[Any], None]:
     return send
 
 
-def trajectory(node) -> Callable[[Any], None]:
-    """For a joint_trajectory_controller, which is to begin at once: a stamp of 0 says so."""
+def trajectory(node) -> Send:
+    """For a joint_trajectory_controller, which is to begin at once: a stamp of 0 says so. It ends in a stand, so that the
+    robot stops by itself where no more commands come."""
     arm = node.publisher(convert.TRAJECTORY, "arm_controller/joint_trajectory", "reliable")
     gripper = node.publisher(FLOATS, "gripper_controller/commands", "reliable")
 
-    def send(command) -> None:
-        out, point = message(convert.TRAJECTORY)(), message(convert.POINT)()
+    def send(command, stop) -> None:
+        out, point, end = (message(kind)() for kind in (convert.TRAJECTORY, convert.POINT, convert.POINT))
         out.joint_names, source = command.joint_names[:-1], command.points[0]
         point.positions, point.velocities = source.positions[:-1], source.velocities[:-1]
-        point.time_from_start, out.points = source.time_from_start, [point]
+        point.time_from_start = source.time_from_start
+        end.positions, end.velocities = array("d", stop[1]), array("d", bytes(8 * len(stop[1])))
+        convert.set_time(end.time_from_start, convert.seconds(source.time_from_start) + max(stop[0], SHORTEST))
+        out.points = [point, end]
         arm(out)
         gripper(message(FLOATS)(data=source.positions[-1:]))
 
@@ -68,7 +77,8 @@ class SafetyNode:
     life and no more.
 
     emergency_stop (std_msgs/Bool, true) stops at once and latches; ~/release (std_srvs/Trigger, or std_msgs/Empty on the
-    topic of that name) ends it. robot_reset (std_msgs/Empty): the robot was put elsewhere, and is taken as it is found.
+    topic of that name) ends it. robot_reset (std_msgs/Empty): a simulated robot was put elsewhere, and is taken as it is
+    found; not heard where a controller drives the arm. With `force` the force at the tool is expected on wrench.
     """
 
     PARAMETERS = {
@@ -80,7 +90,8 @@ class SafetyNode:
         "fixed": Parameter([], "geoms of the model that stand around the robot"),
         "patience": Parameter(0.15, "s without a sign of life", 0.02, 5.0),
         "oldest": Parameter(1.0, "s that a trajectory may be old", 0.05, 10.0),
-        "force": Parameter(0.0, "N of contact that stop it; 0: none does", 0.0, 1000.0),
+        "force": Parameter(0.0, "N of contact that stop it, measured on wrench; 0: none does", 0.0, 1000.0),
+        "begin_stopped": Parameter(False, "begin as after an emergency stop, so that a restart moves nothing"),
         "tick": Parameter(0.01, "s from one command to the next", 0.001, 0.1),
         "lockstep": Parameter(False, "commands of a whole period at each sign of life"),
         "period": Parameter(0.1, "s of the robot's control, for lockstep", 0.01, 1.0),
@@ -91,6 +102,8 @@ class SafetyNode:
     def __init__(self, node):
         self.node, asked = node, node.parameters(self.PARAMETERS)
         self.arm, box = known("parameter arm", asked.arm, ARMS), asked.workspace
+        if box and not (len(box) == 6 and all(low < high for low, high in zip(box[:3], box[3:]))):
+            raise ArgumentError(f"parameter workspace: least x, y, z, then most are needed, got {box}")
         self.names = convert.joints_of(asked, self.arm)
         self.limits = Limits.of(self.arm, asked.margin, asked.share, patience=asked.patience, oldest=asked.oldest,
                                 workspace=(tuple(box[:3]), tuple(box[3:])) if box else None,
@@ -104,14 +117,19 @@ class SafetyNode:
         self.log = Path(asked.log).open("a") if asked.log else None
         self.supervisor: Supervisor | None = None
         self.answered, self.sent, self.moved = -1.0, None, False
-        self.pressed = False  # the emergency stop, before there was a supervisor to latch it
+        self.pressed = asked.begin_stopped  # the emergency stop, before there was a supervisor to latch it
+        self.gathered, self.force, self.ending = convert.Gathered(self.names), None, False  # force: (s, N)
         self.commands = node.publisher(convert.TRAJECTORY, "joint_commands", "reliable")
         self.control = known("parameter controller", asked.controller, CONTROLLERS)(node)
         self.diagnostics = node.publisher(convert.DIAGNOSTICS, "/diagnostics", "reliable")
         node.subscribe(convert.JOINTS, "joint_states", self.joints, "reliable" if self.lockstep else "sensor")
         node.subscribe(convert.TRAJECTORY, "agent/trajectory", self.trajectory, "reliable")
-        node.subscribe("std_msgs/msg/Bool", "emergency_stop", self.emergency, "reliable")
-        node.subscribe("std_msgs/msg/Empty", "robot_reset", self.put_elsewhere, "reliable")
+        for qos in ("sensor", "reliable", "latched"):  # however the button sends
+            node.subscribe("std_msgs/msg/Bool", "emergency_stop", self.emergency, qos)
+        if asked.controller == "none":
+            node.subscribe("std_msgs/msg/Empty", "robot_reset", self.put_elsewhere, "reliable")
+        if asked.force:
+            node.subscribe(WRENCH, "wrench", self.felt, "sensor")
         node.subscribe("std_msgs/msg/Empty", "~/release", lambda _: self.release(), "reliable")
         node.service("std_srvs/srv/Trigger", "~/release", self.release_asked)
         if not self.lockstep:
@@ -122,22 +140,34 @@ class SafetyNode:
 
     def joints(self, state) -> None:
         try:
-            measured = convert.from_joints(state, self.names)
+            measured = self.gathered.take(state)
+            if measured is None:
+                return
             if self.supervisor is None:
                 self.supervisor = Supervisor(self.arm, self.limits, measured, self.tick, self.room)
                 self.emergency_stop()
             if self.moved:
                 self.supervisor.anchor(measured)
                 self.moved = False
-            self.supervisor.observe(measured)
+            self.supervisor.observe(measured, self.force_at(measured.stamp))
         except ValueError as error:
             self.node.log(f"joint state passed over: {error}")
+
+    def felt(self, wrench) -> None:
+        force = wrench.wrench.force
+        self.force = (convert.seconds(wrench.header.stamp), hypot(force.x, force.y, force.z))
+
+    def force_at(self, now: float) -> float | None:
+        """N; None where none was measured lately."""
+        return None if self.force is None or now - self.force[0] > self.limits.patience else self.force[1]
 
     def trajectory(self, asked) -> None:
         if self.supervisor is None:
             return
         stamp = convert.seconds(asked.header.stamp)
         now = stamp if self.lockstep else self.node.now()
+        if now - stamp > self.limits.patience and not asked.points:
+            return  # of long ago, sent again: no sign of life
         if self.lockstep and stamp == self.answered:
             self.commands(self.sent)  # asked once more
             return
@@ -190,7 +220,17 @@ class SafetyNode:
             self.note(command)
         self.sent = self.as_message(command, now)
         self.commands(self.sent)
-        self.control(self.sent)
+        self.control(self.sent, self.supervisor.stop_end())
+        if self.ending and self.supervisor.stands:
+            self.node.stop()
+
+    def finish(self) -> None:
+        """Bring the robot to a stand, then end."""
+        self.ending = True
+        if self.supervisor is None or self.lockstep:
+            self.node.stop()
+        else:
+            self.supervisor.stop(self.node.now(), "the supervisor ends")
 
     def as_message(self, command: Command, now: float):
         out, point = convert.header(message(convert.TRAJECTORY)(), now), message(convert.POINT)()
@@ -205,9 +245,17 @@ class SafetyNode:
     def note(self, command: Command) -> None:
         for event in command.events:
             self.node.log(f"{event.kind}: {event.detail}")
+            self.write(json.dumps(event._asdict()))
+
+    def write(self, line: str) -> None:
+        """Add a line to the log; a disk that is full does not end the supervisor."""
+        try:
             if self.log is not None:
-                self.log.write(json.dumps(event._asdict()) + "\n")
+                self.log.write(line + "\n")
                 self.log.flush()
+        except OSError as error:
+            self.node.log(f"the log cannot be written any more: {error}")
+            self.log = None
 
     def report(self) -> None:
         supervisor = self.supervisor

@@ -96,8 +96,16 @@ class TaskServer:
     def judged(self, success: bool) -> None:
         self.finish(SUCCEEDED if success else ABORTED, success, "success" if success else "failure")
 
+    def interrupted(self, why: str) -> None:
+        self.finish(ABORTED, False, why)
+
     def moved(self) -> None:
         self.moved_at = self.node.now()
+
+    def unsettled(self) -> None:
+        """What stands now may go on."""
+        if self.moved_at is not None:
+            self.moved()
 
     def report(self) -> None:
         goal, now = self.running, self.node.now()

@@ -7,8 +7,9 @@ SOMA_TRANSPORT=rclpy or SOMA_TRANSPORT=dds says which, whatever is installed.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ros_nodes.arguments import known
 
@@ -29,6 +30,14 @@ QUALITY = {"sensor": Quality(False, False, 5), "reliable": Quality(True, False, 
 def quality(kind: str) -> Quality:
     """Raises ValueError for another kind than those of QUALITY."""
     return known("quality of service", kind, QUALITY)
+
+
+def guarded(node: Any, topic: str, callback: Callable[[Any], None], value: Any) -> None:
+    """Let a message in. Whatever it makes go wrong is named in the log, for no message may end a node."""
+    try:
+        callback(value)
+    except Exception as error:
+        node.log(f"a message on {topic} is passed over: {type(error).__name__}: {error}")
 
 
 def node_class() -> type:

@@ -10,7 +10,7 @@ from ros_nodes.interfaces import message
 
 class HandNode:
     def __init__(self, **given):
-        self.given, self.time, self.running = given, 100.0, True
+        self.given, self.time, self.running, self.name = given, 100.0, True, "hand"
         self.sent, self.heard, self.services, self.timers, self.said = {}, {}, {}, [], []
 
     def parameters(self, described):

@@ -14,7 +14,7 @@ import pytest
 
 from envs.arm import PANDA, JointState, JointTrajectory
 from ros_nodes import convert
-from ros_nodes.arguments import ArgumentError, read
+from ros_nodes.arguments import ArgumentError, of_files, read
 from ros_nodes.convert import TABLETOP, ConvertError, Joints
 from ros_nodes.interfaces import message
 
@@ -101,9 +101,57 @@ def test_a_command_says_where_to_be_and_when():
             convert.from_command(broken, TABLETOP)
 
 
+def test_joint_states_that_come_in_parts_are_put_together():
+    """As old as the oldest joint of the arm; a gripper may be slow, and is not trusted for ever."""
+    whole, gathered = convert.to_joints(JointState(1.0, np.arange(7) / 10, 0.04), TABLETOP), convert.Gathered(TABLETOP)
+    part = message(convert.JOINTS)
+
+    def some(stamp, names):
+        known = dict(zip(whole.name, whole.position))
+        return convert.header(part(name=names, position=array("d", [known[n] for n in names])), stamp)
+
+    arm, gripper = list(TABLETOP.names[:7]), [TABLETOP.names[7]]
+    assert gathered.take(some(1.0, arm)) is None and gathered.take(some(1.0, ["nose"] * 0)) is None
+    assert gathered.take(some(1.1, gripper)).stamp == 1.0
+    state = gathered.take(some(1.5, arm[::-1]))
+    assert state.stamp == 1.5 and state.opening == 0.04
+    np.testing.assert_array_equal(state.position, np.arange(7) / 10)
+    with pytest.raises(ConvertError, match="gripper is 1.4 s older"):
+        gathered.take(some(2.5, arm))
+    whole.position[2] = float("inf")
+    with pytest.raises(ConvertError, match="finite ones are needed"):
+        gathered.take(some(2.5, arm))
+
+
+@pytest.mark.parametrize("said", ["{}", "[", '{"state": []}', "[" * 100_000, "3"])
+def test_an_episode_that_is_none_is_named(said):
+    with pytest.raises(ConvertError, match="JSON with a state"):
+        convert.from_episode(message("std_msgs/msg/String")(said))
+
+
+def test_parameters_of_a_file_as_ros_has_them(tmp_path):
+    file = tmp_path / "some.yaml"
+    file.write_text("""
+/**:
+  ros__parameters: {a: 1, b: 2}
+/**/left:
+  ros__parameters: {b: 3}
+/arm/left:
+  ros__parameters: {c: [x, y]}
+right:
+  ros__parameters: {a: 9}
+""")
+    assert of_files([str(file)], "/arm/left") == {"a": 1, "b": 3, "c": ["x", "y"]}
+    assert of_files([str(file)], "/right") == {"a": 9, "b": 2}
+    assert read(["--ros-args", "--params-file", str(file)]).files == [str(file)]
+    file.write_text("left: {a: 1}")
+    with pytest.raises(ArgumentError, match="ros__parameters"):
+        of_files([str(file)], "/left")
+
+
 def test_a_command_line_as_ros_has_it():
     words = "--ros-args -p task:=reach -p tick:=0.02 -p fixed:=[a,b] -r /audio:=/ears --remap __ns:=/left".split()
-    assert read(words) == ({"task": "reach", "tick": 0.02, "fixed": ["a", "b"]}, {"/audio": "/ears"}, "/left", "")
+    assert read(words) == ({"task": "reach", "tick": 0.02, "fixed": ["a", "b"]}, {"/audio": "/ears"}, "/left", "", [])
     assert read(["-r", "__node:=second"]).name == "second"
     with pytest.raises(ArgumentError, match="-p task=reach: allowed are -p NAME:=VALUE"):
         read(["-p", "task=reach"])

@@ -114,7 +114,7 @@ def test_the_agent_under_ros_tools(start, agent):
     """Node list, life cycle, the action with its result and its cancelling; on rclpy the described parameters, too."""
     node(start, "agent", agent, settled=1.0)
     assert "/agent" in until(("node", "list"), "/agent")
-    assert "active" in until(("lifecycle", "get", "/agent"), "active")
+    assert "active [3]" in until(("lifecycle", "get", "/agent"), "active [3]")
     assert "successful" in ros2("lifecycle", "set", "/agent", "deactivate")
     assert "inactive" in ros2("lifecycle", "get", "/agent")
     assert "successful" in ros2("lifecycle", "set", "/agent", "activate")

@@ -134,7 +134,51 @@ def test_silence_of_the_deciding_loop_brakes_and_life_goes_on():
     assert 0.6 + first * TICK - 0.59 == pytest.approx(GENTLE.patience, abs=2 * TICK)
     assert np.abs(commands[-1].motion.dq).max() < 1e-6 and "sign of life" in details(commands)
     again = run(supervisor, 1.0, start=1.6)
-    assert kinds(again) == ["going on"] and not again[-1].braking
+    assert kinds(again) == ["going on"] and again[-1].braking  # the old plan is not gone on with
+    assert supervisor.propose(proposal(2.6, HOME.position), 2.6) and not run(supervisor, 0.2, start=2.6)[-1].braking
+
+
+def test_a_proposal_that_is_refused_is_no_sign_of_life():
+    supervisor = moving()
+    for k in range(100):
+        assert not supervisor.propose(proposal(-0.5, HOME.position), 0.6 + k * TICK)  # sent again and again
+        supervisor.step(0.6 + k * TICK)
+    assert supervisor.stands and supervisor.trouble == "no sign of life from the loop that decides"
+
+
+def test_a_robot_that_somebody_moves_while_it_stands_is_taken_where_it_is():
+    """Else the command would still be where it stood, and the next controller would pull the arm back there."""
+    supervisor = Supervisor(PANDA, GENTLE, HOME, TICK)
+    supervisor.stop(0.0, "button")
+    supervisor.observe(JointState(0.0, HOME.position + 0.05, 0.08))
+    np.testing.assert_array_equal(supervisor.step(0.0).motion.q, HOME.position)
+    supervisor.observe(JointState(0.01, HOME.position + 0.2, 0.08))
+    command = supervisor.step(0.01)
+    np.testing.assert_allclose(command.motion.q, HOME.position + 0.2)
+    assert [e.kind for e in command.events] == ["moved"] and supervisor.stopped
+
+
+def test_joints_that_are_not_finite_are_no_place_to_begin():
+    bad = JointState(0.0, np.full(7, np.nan), 0.08)
+    with pytest.raises(ValueError, match="start outside"):
+        Supervisor(PANDA, GENTLE, bad, TICK)
+    with pytest.raises(ValueError, match="finite values are needed"):
+        moving().anchor(bad)
+
+
+def test_a_force_that_is_limited_has_to_be_measured():
+    supervisor = moving(replace(GENTLE, force=40.0))
+    supervisor.observe(JointState(0.6, supervisor.motion.q, 0.08))
+    assert "not measured" in supervisor.step(0.6).events[0].detail
+
+
+def test_where_the_stop_ends():
+    supervisor = moving()
+    seconds, end = supervisor.stop_end()
+    supervisor.stop(0.6, "button")
+    commands = run(supervisor, 1.0, start=0.6)
+    np.testing.assert_allclose(commands[-1].motion.q, end, atol=1e-6)
+    assert supervisor.stands and np.abs(commands[round(seconds / TICK) - 2].motion.dq).max() > 0
 
 
 @pytest.mark.parametrize("change, why", [

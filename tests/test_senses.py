@@ -84,6 +84,18 @@ def test_a_camera_is_frozen_that_shows_the_same_while_the_robot_moves(speed, cha
     assert stale.value.sensor == FRONT
 
 
+def test_sound_that_nobody_takes_does_not_grow_for_ever_and_a_long_gap_begins_it_anew():
+    senses = Senses(tiny_spec())
+    for second in range(40):
+        senses.hear(float(second), np.full((RATE, 2), second, np.float32))
+    assert len(senses.sound) == 16 * RATE and senses.sound_from == 24.0
+    np.testing.assert_array_equal(senses.take_sound(40.0)[:: RATE, 0], np.arange(24, 40))
+    senses.hear(3600.0, np.ones((RATE, 2), np.float32))
+    assert len(senses.sound) == RATE and senses.sound_from == 3600.0
+    senses.hear(0.0, np.ones((RATE, 2), np.float32))
+    assert senses.sound_from == 0.0
+
+
 def test_a_clock_that_goes_back_begins_anew():
     senses = sensing(front=(5.0,), wrist=(5.0,), state=(5.0,))
     for key, value in ((FRONT, picture(1)), (WRIST, picture(2)), (STATE, np.zeros(7))):

@@ -51,6 +51,21 @@ def test_a_goal_reports_and_ends_when_the_robot_has_moved_and_stands_still():
     assert len(waiting) == 1 and client.result(1)[0].status == SUCCEEDED  # who asks later is answered, too
 
 
+def test_standing_in_trouble_is_not_having_done_it_and_who_interrupts_aborts():
+    client = Client()
+    client.goal(1)
+    client.server.unsettled()
+    client.node.run(4.0)
+    assert client.statuses == [EXECUTING] and client.node.sent[ACTION + "feedback"][-1].feedback.state == "waiting"
+    client.server.moved()
+    for _ in range(5):
+        client.node.run(1.0)
+        client.server.unsettled()
+    assert client.statuses == [EXECUTING]
+    client.server.interrupted("emergency stop")
+    assert client.statuses == [ABORTED] and client.result(1)[0].result.message == "emergency stop"
+
+
 def test_a_verdict_a_timeout_and_a_new_goal_end_it():
     client = Client()
     client.goal(1)

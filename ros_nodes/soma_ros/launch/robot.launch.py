@@ -25,6 +25,7 @@ def generate_launch_description() -> LaunchDescription:
                 DeclareLaunchArgument("microphone", default_value="false", description="start audio_node")]
     declared += [DeclareLaunchArgument(name, default_value=topic, description=about) for name, (topic, about) in TOPICS.items()]
     remapped = [(topic, LaunchConfiguration(name)) for name, (topic, _) in TOPICS.items()]
+    remapped += [(f"{TOPICS[name][0]}/compressed", [LaunchConfiguration(name), "/compressed"]) for name in ("front", "wrist")]
 
     def node(name: str, **more) -> Node:
         return Node(package="soma_ros", executable=f"{name}_node", name=name, namespace=LaunchConfiguration("namespace"),

@@ -1,0 +1,100 @@
+"""The agent's node, with the shipped weights, in a test's hands: what it answers to what its sensors say."""
+
+import numpy as np
+import pytest
+
+from agent.spec import Chunk
+from envs.arm import PANDA, JointState
+from policies.mmllm import MMLLMPolicy
+from ros_nodes import convert
+from ros_nodes.agent_node import AgentNode
+from ros_nodes.convert import TABLETOP
+from ros_nodes.interfaces import message
+from tests.by_hand import HandNode
+
+STRING, BOOL = "std_msgs/msg/String", "std_msgs/msg/Bool"
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return MMLLMPolicy.load("pocket")
+
+
+class Robot:
+    """Sends what a robot senses, 50 times a second of the node's time, and says what the agent made of it."""
+
+    def __init__(self, policy, **given):
+        self.node = HandNode(**given)
+        self.agent, self.step, self.rng = AgentNode(self.node, policy), 0, np.random.default_rng(0)
+        self.node.heard["instruction"](message(STRING)("pick up the red cube"))
+
+    def sense(self, steps: int, without: str = "", late: float = 0.0, joint: float = 0.0, nan: bool = False) -> list[str]:
+        """What came back: "plan", "alive" or "stand: ..." """
+        sent = self.node.sent["agent/trajectory"]
+        first = len(sent)
+        for _ in range(steps):
+            self.step += 1
+            self.node.time = now = 100.0 + 0.02 * self.step
+            for name in ("front", "wrist"):
+                if name != without:
+                    picture = self.rng.integers(0, 255, (128, 128, 3), dtype=np.uint8)
+                    self.node.heard[f"camera/{name}/image_raw"](convert.to_image(picture, now, name))
+            if without != "audio":
+                self.node.heard["audio"](convert.to_audio(np.zeros((320, 2), np.float32), RATE, now - 0.02 - late))
+            q = np.array(PANDA.home) + joint * self.step
+            q[3] = np.nan if nan else q[3]
+            self.node.heard["joint_states"](convert.to_joints(JointState(now, q, 0.08), TABLETOP))
+        return ["plan" if t.points else f"stand: {t.header.frame_id}" if t.joint_names else "alive" for t in sent[first:]]
+
+
+def test_it_decides_each_period_and_gives_signs_of_life_between(policy):
+    said = Robot(policy).sense(50)
+    assert said[0] == "plan" and said.count("plan") == pytest.approx(50 / 15, abs=1) and set(said) == {"plan", "alive"}
+
+
+@pytest.mark.parametrize("what", ["front", "wrist"])
+def test_without_a_camera_it_asks_for_a_stand_and_goes_on_when_it_is_back(policy, what):
+    robot = Robot(policy)
+    robot.sense(10)
+    said = robot.sense(20, without=what)
+    assert said[0] == "alive" and f"observation.images.{what}: 0." in said[-1] and said[-1].startswith("stand")
+    assert sum(x.startswith("stand") for x in said) >= 16  # late after three of its periods
+    statuses = [d.status[0] for d in robot.node.sent["/diagnostics"]]
+    assert statuses[-1].level == convert.WARN and what in statuses[-1].message
+    assert "plan" in robot.sense(3) and robot.node.sent["/diagnostics"][-1].status[0].level == convert.OK
+
+
+def test_sound_that_is_a_little_late_is_waited_for(policy):
+    robot = Robot(policy)
+    robot.sense(20)
+    assert set(robot.sense(5, without="audio")) <= {"alive", "plan"}
+    assert "stand" in robot.sense(40, without="audio")[-1]
+
+
+def test_joints_that_are_not_finite_are_passed_over_and_nonsense_of_the_policy_is_not_sent(policy, monkeypatch):
+    robot = Robot(policy)
+    robot.sense(10)
+    assert robot.sense(5, nan=True) == [] and "finite ones are needed" in robot.node.said[-1]
+    nonsense = Chunk(np.full((8, 5), np.nan, np.float32), 0.0, 10.0)
+    monkeypatch.setattr(policy, "act", lambda obs: nonsense)
+    assert robot.sense(30)[-1].startswith("stand: ")
+
+
+def test_after_an_emergency_stop_it_waits_for_a_new_instruction(policy):
+    robot = Robot(policy)
+    robot.sense(10)
+    robot.node.heard["emergency_stop"](message(BOOL)(True))
+    assert robot.sense(10) == []
+    robot.node.heard["instruction"](message(STRING)("press the red button"))
+    assert "plan" in robot.sense(10)
+
+
+def test_fast_joint_states_are_not_all_answered(policy):
+    robot = Robot(policy)
+    robot.sense(5)
+    first = len(robot.node.sent["agent/trajectory"])
+    for k in range(100):
+        robot.node.time = now = 100.1 + 0.001 * k
+        robot.node.heard["joint_states"](convert.to_joints(JointState(now, np.array(PANDA.home), 0.08), TABLETOP))
+    assert 5 <= len(robot.node.sent["agent/trajectory"]) - first <= 14
