@@ -361,6 +361,7 @@ FAULTS = {
     "clock jumps back": Fault(changed(ALL, shifted(-3600.0)), nothing, 0.06),
     "clock jumps ahead": Fault(changed(ALL, shifted(3600.0)), nothing, 0.06),
     "safety node restarted": Fault(lambda bench: bench.restart("safety"), nothing, brakes=False),
+    "safety node ended": Fault(lambda bench: bench.signal("safety", signal.SIGINT), lambda bench: bench.start("safety")),
     "flood of instructions": Fault(flood, nothing, brakes=False),
     "malformed messages": Fault(garbage, nothing, brakes=False),
     "emergency stop": Fault(pressed, lambda bench: bench.release(message(EMPTY)())),
