@@ -44,6 +44,7 @@ LASTS = 1.5  # s of a fault
 STARTING = 60.0  # s that processes may take to start, and a robot to move
 SAME = 1e-6  # rad, rad/s: commands that are alike
 PERIOD = 0.01  # s between two commands
+GAP = 0.2  # s without commands: the supervisor was gone
 IN_TIME = 0.1  # s within which braking has to begin
 
 
@@ -205,7 +206,7 @@ class Bench:
 def judged(record: Record, begin: float, noticeable: float) -> Trial:
     times = np.array([t for t, *_ in record.commands])
     q, dq, ddq = (np.array(x) for x in zip(*(row for _, *row in record.commands)))
-    out = Trial(noticeable, worst=worst(q, dq, ddq))
+    out = Trial(noticeable, worst=worst(q, dq, ddq, np.diff(times)))
     first = first_of_stop(q, dq, ddq)
     if first is not None:
         out.braking = float(max(0.0, times[first] - begin))
@@ -213,13 +214,16 @@ def judged(record: Record, begin: float, noticeable: float) -> Trial:
     return out
 
 
-def worst(q: np.ndarray, dq: np.ndarray, ddq: np.ndarray) -> float:
+def worst(q: np.ndarray, dq: np.ndarray, ddq: np.ndarray, apart: np.ndarray | float = PERIOD) -> float:
     """The largest share of a limit: positions (1 at the end of a range), velocities, accelerations, jerks, and the speed from
-    one position to the next, and the acceleration from one speed to the next."""
+    one position to the next, and the acceleration from one speed to the next. apart: s between the commands; behind a gap
+    the supervisor is another one, and only the positions have to fit."""
     middle, half = (PANDA.q_max + PANDA.q_min) / 2, (PANDA.q_max - PANDA.q_min) / 2
+    gap = np.broadcast_to(apart, len(q) - 1)[:, None]
+    whole, gap = gap < GAP, np.where(gap < GAP, PERIOD, gap)
     shares = [np.abs(q - middle) / half, np.abs(dq) / PANDA.dq_max, np.abs(ddq) / PANDA.ddq_max,
-              np.abs(np.diff(dq, axis=0)) / PERIOD / PANDA.ddq_max, np.abs(np.diff(ddq, axis=0)) / PERIOD / PANDA.dddq_max,
-              np.abs(np.diff(q, axis=0)) / PERIOD / PANDA.dq_max]
+              whole * np.abs(np.diff(dq, axis=0)) / PERIOD / PANDA.ddq_max,
+              whole * np.abs(np.diff(ddq, axis=0)) / PERIOD / PANDA.dddq_max, np.abs(np.diff(q, axis=0)) / gap / PANDA.dq_max]
     return float(max(share.max(initial=0.0) for share in shares))
 
 

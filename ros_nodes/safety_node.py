@@ -20,6 +20,7 @@ from ros_nodes.arguments import ArgumentError, Parameter, known, run
 from ros_nodes.interfaces import message
 
 FLOATS, WRENCH = "std_msgs/msg/Float64MultiArray", "geometry_msgs/msg/WrenchStamped"
+LAST_WORDS = 10  # commands to stand that are sent before the end, so that one comes
 SHORTEST = 0.01  # s between two points of a trajectory
 
 
@@ -119,6 +120,7 @@ class SafetyNode:
         self.answered, self.sent, self.moved = -1.0, None, False
         self.pressed = asked.begin_stopped  # the emergency stop, before there was a supervisor to latch it
         self.gathered, self.force, self.ending = convert.Gathered(self.names), None, False  # force: (s, N)
+        self.last_words = LAST_WORDS
         self.commands = node.publisher(convert.TRAJECTORY, "joint_commands", "reliable")
         self.control = known("parameter controller", asked.controller, CONTROLLERS)(node)
         self.diagnostics = node.publisher(convert.DIAGNOSTICS, "/diagnostics", "reliable")
@@ -222,6 +224,8 @@ class SafetyNode:
         self.commands(self.sent)
         self.control(self.sent, self.supervisor.stop_end())
         if self.ending and self.supervisor.stands:
+            self.last_words -= 1
+        if not self.last_words:
             self.node.stop()
 
     def finish(self) -> None:
