@@ -1,7 +1,7 @@
 """From a camera's stamp to the first command that knows of its picture: simulated robot, supervisor and agent as processes, in
 real time, cameras at 30 Hz.
 
-    python benchmarks/ros_latency.py [--minutes 2] [--task place_in] [--out outputs/ros_latency]
+    python -m benchmarks.ros_latency [--minutes 2] [--task place_in] [--out outputs/ros_latency]
 
 An observer beside them hears what is on the wire and tells the shares: until the picture had come, until the agent's
 trajectory had come (it waits for the next joint state, then decides), until the supervisor's next command. A line a minute

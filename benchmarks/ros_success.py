@@ -1,6 +1,6 @@
 """Success of the agent through its nodes: simulated robot, supervisor and agent as processes.
 
-    python benchmarks/ros_success.py [--tasks reach,place_in] [--episodes 20] [--realtime] [--out outputs/ros_success]
+    python -m benchmarks.ros_success [--tasks reach,place_in] [--episodes 20] [--realtime] [--out outputs/ros_success]
 
 In lock-step on the simulation's clock, or in real time. With rclpy sourced the nodes run on it, else over DDS. Compare with
 `soma eval split=new_scenes seed=1000 decide_every=3` of the same tasks and episodes.

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from agent.encoders.audio import LAGS, CausalAudioEncoder, Features, mel_filters, scaled_bands
 from agent.encoders.speech import masked, progress, warped
 from agent.perception import SoundMemory
+from agent.spec import TIME
+from tests.tiny import tiny_model, tiny_sample
 
 
 def test_sound_in_pieces_equals_sound_at_once():
@@ -79,3 +81,22 @@ def test_direction_survives_the_features(lag):
     left, right = source[100:8100], source[100 - lag : 8100 - lag]
     features = Features(2, hop=320)(torch.from_numpy(np.stack([left, right], 1))[None])
     assert int(features[0, :, -(2 * LAGS + 1) :].mean(0).argmax()) == LAGS + lag
+
+
+@pytest.mark.parametrize("stamped, hidden", [(True, False), (True, True), (False, False)])
+def test_remembered_sound_holds_the_state_in_which_it_was_heard(stamped, hidden):
+    """Where it is to, and the state is not hidden. A model that is only now to remember it thinks as it did before."""
+    model, processor, _ = tiny_model(stamped=stamped)
+    sample = tiny_sample(np.random.default_rng(7), 1) | {TIME: np.array([2.0])}
+    states = np.random.default_rng(8).normal(size=(10, 7)).astype(np.float32)
+
+    def memory(states):
+        batch = processor([sample | {"audio_states": states}])
+        batch.absent["state"] = torch.tensor([hidden])
+        return model.remember(batch)
+
+    torch.testing.assert_close(memory(states), memory(2 * states))
+    if stamped:
+        torch.nn.init.normal_(model.stamp_in.weight)
+    moved = (memory(states) - memory(np.concatenate([states[:5], 2 * states[5:]]))).abs().amax((0, 2))
+    assert (moved[:5] < 1e-5).all() and ((moved[5:] > 1e-3) == (stamped and not hidden)).all()

@@ -169,25 +169,6 @@ def test_sound_that_is_older_than_the_memory_changes_nothing():
     assert (now - results[1]).abs().max() > 1e-5
 
 
-@pytest.mark.parametrize("stamped, hidden", [(True, False), (True, True), (False, False)])
-def test_remembered_sound_holds_the_state_in_which_it_was_heard(stamped, hidden):
-    """Where it is to, and the state is not hidden. A model that is only now to remember it thinks as it did before."""
-    model, processor, _ = tiny_model(stamped=stamped)
-    sample = tiny_sample(np.random.default_rng(7), 1) | {TIME: np.array([2.0])}
-    states = np.random.default_rng(8).normal(size=(10, 7)).astype(np.float32)
-
-    def memory(states):
-        batch = processor([sample | {"audio_states": states}])
-        batch.absent["state"] = torch.tensor([hidden])
-        return model.remember(batch)
-
-    torch.testing.assert_close(memory(states), memory(2 * states))
-    if stamped:
-        torch.nn.init.normal_(model.stamp_in.weight)
-    moved = (memory(states) - memory(np.concatenate([states[:5], 2 * states[5:]]))).abs().amax((0, 2))
-    assert (moved[:5] < 1e-5).all() and ((moved[5:] > 1e-3) == (stamped and not hidden)).all()
-
-
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 8), st.integers(1, 3), st.integers(1, 4), st.lists(st.integers(1, 3), min_size=1, max_size=3),
        st.data())
