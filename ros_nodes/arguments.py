@@ -111,7 +111,7 @@ def usage(name: str, build) -> str:
 
 def run(name: str, build, words: Sequence[str]) -> int:
     """Build what a node does (`build(node)`, its `PARAMETERS` described) around a node of this name, and serve it until
-    SIGINT or SIGTERM; what has a `finish` ends itself then, or at the second signal at once. The exit status: 0, or 2 for a
+    SIGINT or SIGTERM; what has a `wind_down` ends itself then, or at the second signal at once. The exit status: 0, or 2 for a
     mistake in what was asked."""
     if {"--help", "-h"} & set(words):
         print(usage(name, build))
@@ -132,7 +132,7 @@ def serve(name: str, build, words: Sequence[str]) -> int:
         signal.signal(number, lambda *_: (endings.pop() if len(endings) > 1 else endings[0])())
     try:
         built = build(node)
-        endings += [built.finish] if hasattr(built, "finish") else []
+        endings += [built.wind_down] if hasattr(built, "wind_down") else []
         node.spin()
     finally:
         node.close()

@@ -228,7 +228,7 @@ class SafetyNode:
         if not self.last_words:
             self.node.stop()
 
-    def finish(self) -> None:
+    def wind_down(self) -> None:
         """Bring the robot to a stand, then end."""
         self.ending = True
         if self.supervisor is None or self.lockstep:

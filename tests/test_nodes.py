@@ -201,6 +201,18 @@ def test_three_processes_complete_a_task(processes):
         assert process.wait(timeout=10) == 0
 
 
+@pytest.mark.parametrize("name", ["safety", "agent", "sim", "audio"])
+def test_a_signal_ends_a_node_cleanly(processes, name, tmp_path):
+    """In the middle of what it does."""
+    soundfile = pytest.importorskip("soundfile")
+    soundfile.write(tmp_path / "some.wav", np.zeros(16000), 16000)
+    process = processes(f"{name}_node", **({"source": tmp_path / "some.wav"} if name == "audio" else {}))
+    time.sleep(7.0)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 0 and "Traceback" not in said
+
+
 def test_an_emergency_stop_that_came_first_is_kept(processes, tmp_path):
     """Pressed before anything is known of the robot, it holds from the first joint state on, until it is released."""
     from ros_nodes.dds import Node

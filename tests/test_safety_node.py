@@ -49,7 +49,7 @@ class Arm:
 def test_it_follows_and_a_signal_brakes_before_it_ends():
     arm = Arm()
     assert arm.go(0.5)[-1] > 0.3 and arm.node.running
-    arm.safety.finish()
+    arm.safety.wind_down()
     speeds = arm.go(0.4)
     assert not arm.node.running and speeds[-1] == 0.0 and (np.diff(speeds)[3:] <= 1e-9).all()
 
