@@ -133,8 +133,8 @@ class AgentNode:
     def instruct(self, said) -> None:
         """What is latched comes twice."""
         now = time.monotonic()
-        again, self.told = (said.data, True) == (self.told[0], now - self.told[1] < TWICE), (said.data, now)
-        if not again:
+        (text, since), self.told = self.told, (said.data, now)
+        if said.data != text or now - since > TWICE:
             self.task.interrupted("another instruction came")
             self.go_for(said.data)
 
@@ -230,7 +230,7 @@ class AgentNode:
     def not_now(self, error: Exception, stamp: float) -> None:
         """Ask for a stand; for sound that is a little late, wait."""
         late = isinstance(error, Stale) and error.sensor == AUDIO
-        self.unheard = (self.unheard or stamp) if late else None
+        self.unheard = (stamp if self.unheard is None else self.unheard) if late else None
         if late and stamp - self.unheard <= self.bounds[1]:
             self.trajectories(convert.header(message(convert.TRAJECTORY)(), stamp))
             return

@@ -18,7 +18,7 @@ from envs import TASK_NAMES
 from envs.arm import JointState
 from envs.tabletop.env import TabletopEnv
 from ros_nodes import convert
-from ros_nodes.arguments import Parameter, run
+from ros_nodes.arguments import ArgumentError, Parameter, run
 from ros_nodes.interfaces import message
 
 SETTLE = 0.3  # s of the wall clock between a new episode and its first observation: all have heard of it by then
@@ -26,7 +26,7 @@ AGAIN = 1.0  # s of the wall clock after which an observation that nobody answer
 SLACK = 1e-3  # s
 LAG = 0.2  # s behind the wall clock from which on the world is not hurried after it
 LOCKSTEP_RATE = 10.0  # Hz
-FIRST = "camera/front/image_raw"  # no episode begins before somebody sees it
+LOOKED_AT = "camera/front/image_raw"  # no episode begins before somebody sees it
 
 
 class SimNode:
@@ -48,7 +48,10 @@ class SimNode:
         self.lockstep, self.episodes, self.seed = asked.lockstep, asked.episodes, asked.seed
         self.done, self.results, self.resets = False, [], 0
         rate, self.exposure = (LOCKSTEP_RATE, 1.0 / LOCKSTEP_RATE) if self.lockstep else (asked.rate, 1.0 / asked.camera_rate)
-        self.env = TabletopEnv(asked.task, asked.split, "joint_position", asked.instruct, lazy_images=True, control_hz=rate)
+        try:
+            self.env = TabletopEnv(asked.task, asked.split, "joint_position", asked.instruct, lazy_images=True, control_hz=rate)
+        except ValueError as error:
+            raise ArgumentError(str(error)) from error
         self.clock = node.publisher("rosgraph_msgs/msg/Clock", "/clock", "reliable")
         self.joints = node.publisher(convert.JOINTS, "joint_states", "reliable")
         self.cameras = {name: node.publisher(convert.IMAGE, f"camera/{name}/image_raw", "reliable")
@@ -82,7 +85,7 @@ class SimNode:
         """Of the reset with this number, if there was none since, once somebody looks."""
         if number != self.resets:
             return
-        if not self.node.listeners(FIRST):
+        if not self.node.listeners(LOOKED_AT):
             self.node.timer(SETTLE, partial(self.begin, number), once=True)
             return
         self.done, self.seen_at = False, -1e9

@@ -17,6 +17,8 @@ from ros_nodes import convert
 from ros_nodes.arguments import ArgumentError, of_files, read
 from ros_nodes.convert import TABLETOP, ConvertError, Joints
 from ros_nodes.interfaces import message
+from ros_nodes.sim_node import SimNode
+from tests.by_hand import HandNode
 
 
 # ---- messages and arrays
@@ -155,6 +157,13 @@ def test_a_command_line_as_ros_has_it():
     assert read(["-r", "__node:=second"]).name == "second"
     with pytest.raises(ArgumentError, match="-p task=reach: allowed are -p NAME:=VALUE"):
         read(["-p", "task=reach"])
+
+
+@pytest.mark.parametrize("given, why", [({"task": "dance"}, "task 'dance': allowed are"), ({"rate": 60.0}, "whole physics steps"),
+                                        ({"split": "mine"}, "split 'mine'")])
+def test_a_simulated_robot_that_cannot_be_is_named(given, why):
+    with pytest.raises(ArgumentError, match=why):
+        SimNode(HandNode(**given))
 
 
 # ---- processes
