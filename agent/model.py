@@ -27,11 +27,10 @@ from agent.backbone import Backbone, Thought
 from agent.generators.flow import Prefix
 from agent.generators.goal import Deliberation, Goal, GoalPointer, pixel_loss, point_loss
 from agent.grounding import LayoutHead, ObjectHead, SkillHead, SourceHead
+from agent.language import BLANK
 from agent.normalizer import Normalizer
 from agent.processor import MENTIONS, Batch
-from agent.projectors import SpokenText
 from agent.spec import Spec
-from agent.encoders.speech import BLANK
 
 TOOL = ("tool_x", "tool_y", "tool_z")  # names in Spec.state, m, base frame
 
@@ -47,6 +46,14 @@ class Mind(NamedTuple):
     words: Goal  # of each token of the instruction
     grids: dict[str, Tensor]  # camera -> (B K, P, P, width)
     sound: Tensor  # (B, K, D): the newest memory token that had been heard, zero before the first
+
+
+class Decision(NamedTuple):
+    """What is done, and what for."""
+
+    actions: Tensor  # (B, K, H, A) in the spec's units, within its bounds
+    goal: Tensor  # (B, K, 3) m, base frame: where it goes
+    spots: dict[str, Tensor]  # camera -> (B, K, 3): where it sees that, u and v in 0..1, and how surely
 
 
 class EmbodiedModel(nn.Module):
@@ -82,10 +89,10 @@ class EmbodiedModel(nn.Module):
         self.audio = audio(channels=len(spec.microphones), sample_rate=spec.sample_rate) if audio and ears else None
         self.audio_in = nn.Linear(self.audio.width, width) if self.audio else None
         self.stamp_in = nn.Linear(len(spec.state), width) if stamped and self.audio else None
-        if self.stamp_in is not None:
-            nn.init.zeros_(self.stamp_in.weight)  # a model that has learned without goes on as it is
+        if self.stamp_in is not None:  # a model that has learned without goes on as it is
+            nn.init.zeros_(self.stamp_in.weight)
+            nn.init.zeros_(self.stamp_in.bias)
         self.speech = speech(vocabulary=vocabulary, sample_rate=spec.sample_rate) if speech and ears else None
-        self.spoken = SpokenText()
         self.kinds = nn.ParameterDict({name: nn.Parameter(0.02 * torch.randn(width))
                                        for name in [*spec.cameras, "state", "audio", "act", *sizes]})
         self.generator = generator(action_size=spec.action.size, horizon=horizon, condition_width=width,
@@ -113,15 +120,6 @@ class EmbodiedModel(nn.Module):
             part.compile(dynamic=True)
 
     # -- stages 1 and 2: encode and project ---------------------------------------------------------------------
-
-    def read(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Text slot: typed tokens, then the spoken ones -> (B, L, D), mask (B, L)."""
-        table = self.backbone.table
-        tokens, mask = nn.functional.embedding(batch.text, table), batch.text > 0
-        if self.speech is not None and batch.utterance is not None:
-            spoken, heard = self.spoken(*self.speech(batch.utterance, batch.utterance_length), table)
-            tokens, mask = torch.cat([tokens, spoken.to(tokens)], 1), torch.cat([mask, heard], 1)
-        return tokens, mask
 
     def listen(self, wave: Tensor, states: Tensor | None = None) -> Tensor:
         """Waveform (B, CONTEXT + N TOKEN, C) -> memory tokens (B, N, D); what the robot caches. states (B, N, S): at the end
@@ -160,7 +158,7 @@ class EmbodiedModel(nn.Module):
     # -- stage 3: the backbone ----------------------------------------------------------------------------------
 
     def think(self, batch: Batch) -> Mind:
-        text, text_seen = self.read(batch)
+        text, text_seen = nn.functional.embedding(batch.text, self.backbone.table), batch.text > 0
         memory = self.remember(batch)
         own, present, grids = self.look(batch)
         body, body_seen = torch.cat(own, 2), torch.cat(present, 2)
@@ -264,12 +262,12 @@ class EmbodiedModel(nn.Module):
                                       blank=BLANK, zero_infinity=True)
 
     @torch.no_grad()
-    def act(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        """Actions (B, K, H, A) in the spec's units, clipped to its bounds."""
-        actions = self.generator.sample(self.prefix(self.think(batch)), generator)
+    def act(self, batch: Batch, generator: torch.Generator | None = None) -> Decision:
+        mind = self.think(batch)
+        actions = self.generator.sample(self.prefix(mind), generator)
         actions = self.normalize_action.inverse(actions[:, 0].unflatten(0, batch.known.shape))
         low, high = (actions.new_tensor(bound) for bound in (self.spec.action.low, self.spec.action.high))
-        return actions.clamp(low, high)
+        return Decision(actions.clamp(low, high), mind.goal.point[:, :, 0], mind.goal.seen())
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         return self.loss(batch)

@@ -79,30 +79,3 @@ def sine_positions(grid: int, width: int) -> Tensor:
     rows = line[:, None].expand(-1, grid, -1)
     both = torch.cat([rows, rows.transpose(0, 1)], -1).flatten(0, 1)
     return nn.functional.pad(both, (0, width - both.shape[1]))
-
-
-class SpokenText(nn.Module):
-    """Recogniser output -> text-slot embeddings: frames whose best label is blank or repeats the one before are
-    dropped, the others become the expectation of the backbone's own token embeddings under the frame's distribution.
-
-    What was heard so lies in the space of what was read: an agent that follows text follows speech.
-    forward: log-probabilities (B, T, V), lengths (B,), table (V, width) -> (B, count, width), mask (B, count).
-    """
-
-    def __init__(self, count: int = 32):
-        super().__init__()
-        self.count = count
-
-    def forward(self, log_probs: Tensor, lengths: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-        best = log_probs.argmax(-1)
-        before = nn.functional.pad(best[:, :-1], (1, 0), value=0)
-        inside = torch.arange(best.shape[1], device=best.device) < lengths[:, None]
-        kept = (best != 0) & (best != before) & inside
-        probs = log_probs.exp()
-        probs = torch.cat([torch.zeros_like(probs[..., :1]), probs[..., 1:]], -1)
-        probs = probs / probs.sum(-1, keepdim=True).clamp(min=1e-6)
-        order = torch.where(kept, torch.arange(best.shape[1], device=best.device), best.shape[1]).sort(1)[0]
-        order = order[:, : self.count]
-        mask = order < best.shape[1]
-        index = order.clamp(max=best.shape[1] - 1)[..., None].expand(-1, -1, probs.shape[-1])
-        return probs.gather(1, index) @ table, mask

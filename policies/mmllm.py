@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Mapping, NamedTuple
 
 import numpy as np
 import torch
 
 from agent import checkpoint
-from agent.encoders.speech import greedy
 from agent.hearing import UtteranceDetector
+from agent.language import BLANK
 from agent.model import EmbodiedModel
 from agent.perception import SoundMemory
 from agent.processor import Processor
@@ -19,8 +19,17 @@ from agent.spec import AUDIO, IMAGES, SENSE, STATE, TASK, TIME, Chunk, Spec, Spe
 CONFIDENCE = 0.8  # an utterance is taken for an instruction when its words are at least this likely on average
 
 
+class Aim(NamedTuple):
+    """Where the last decision goes. point: (3,) m, base frame. spots: camera -> (3,), where that is seen, u and v in 0..1 of
+    the picture, and how surely it is in view."""
+
+    point: np.ndarray
+    spots: dict[str, np.ndarray]
+
+
 class MMLLMPolicy:
-    """Plays an EmbodiedModel. What was heard since the last decision must be in the next observation."""
+    """Plays an EmbodiedModel. What was heard since the last decision must be in the next observation. `spoken`: the words
+    that were understood last; `aim`: where it goes, None before the first decision."""
 
     def __init__(self, model: EmbodiedModel, processor: Processor, device: str = "cpu"):
         self.model, self.processor, self.device = model.to(device).eval(), processor, device
@@ -37,7 +46,7 @@ class MMLLMPolicy:
         require_same(self.model.spec, spec)
         self.random = torch.Generator(self.device).manual_seed(seed)
         self.detector = UtteranceDetector(spec.sample_rate)
-        self.utterance, self.spoken = np.zeros(0, np.float32), ""
+        self.spoken, self.aim = "", None
         self.sound = None
         if self.model.audio is not None:
             encode = torch.inference_mode()(lambda *heard: self.model.listen(*(x.to(self.device) for x in heard)))
@@ -49,8 +58,10 @@ class MMLLMPolicy:
             self.hear(obs[AUDIO], float(obs[TIME]), obs[STATE])
         batch = self.batch(obs)
         with torch.inference_mode():
-            actions = self.model.act(batch.to(self.device), self.random)
-        return Chunk(actions[0, 0].cpu().numpy(), float(obs[TIME]), self.model.spec.control_hz)
+            decision = self.model.act(batch.to(self.device), self.random)
+        spots = {name: spot[0, 0].cpu().numpy() for name, spot in decision.spots.items()}
+        self.aim = Aim(decision.goal[0, 0].cpu().numpy(), spots)
+        return Chunk(decision.actions[0, 0].cpu().numpy(), float(obs[TIME]), self.model.spec.control_hz)
 
     def hear(self, samples: np.ndarray, now: float, state: np.ndarray) -> None:
         """Remember the sound that ended at `now` (s) in this state, and take the words of an utterance that ended in it."""
@@ -59,7 +70,7 @@ class MMLLMPolicy:
         for utterance in self.detector.push(samples, start):
             words, sure = self.transcribe(utterance.waveform)
             if words and sure >= CONFIDENCE:
-                self.utterance, self.spoken = utterance.waveform, words
+                self.spoken = words
 
     def transcribe(self, waveform: np.ndarray) -> tuple[str, float]:
         """Mono waveform (n,) -> (words, mean probability of the chosen words)."""
@@ -68,14 +79,15 @@ class MMLLMPolicy:
         wave = torch.from_numpy(np.asarray(waveform, np.float32))[None].to(self.device)
         with torch.inference_mode():
             log_probs, frames = self.model.speech(wave, torch.tensor([wave.shape[1]], device=self.device))
-        best, label = log_probs[0, : int(frames[0])].max(-1)
-        said = best[label > 0].exp()
-        words = self.processor.tokenizer.decode(greedy(log_probs, frames)[0]).strip()
+        heard = log_probs[0, : int(frames[0])]
+        best, label = heard.max(-1)
+        said = best[label != BLANK].exp()
+        words = self.processor.tokenizer.decode(self.model.speech.language.search(heard)).strip()
         return words, float(said.mean()) if len(said) else 0.0
 
     def batch(self, obs: Mapping[str, Any]):
-        sample = {TASK: obs[TASK], STATE: obs[STATE][None], "utterance": self.utterance,
-                  "known": np.array([bool(obs[TASK]) or len(self.utterance) > 0])}
+        told = obs[TASK] or self.spoken
+        sample = {TASK: told, STATE: obs[STATE][None], "known": np.array([bool(told)])}
         keys = [IMAGES + name for name in self.model.spec.cameras] + [SENSE + name for name in self.model.senses]
         sample |= {key: obs[key][None] for key in keys}
         batch = self.processor([sample])

@@ -48,6 +48,7 @@ class AgentNode:
         "seed": Parameter(0, "of the decisions' random numbers", 0, 2**31),
         "threads": Parameter(1, "of PyTorch", 1, 64),
         "settled": Parameter(3.0, "s of standing still, after moving, that end a goal of execute_task", 0.5, 60.0),
+        "base": Parameter("base", "frame of the robot's base, in which agent/goal says where it goes"),
         "compressed": Parameter(False, "take pictures from camera/NAME/image_raw/compressed"),
         "lockstep": Parameter(False, "answer a joint state only when all that belongs to it has come"),
         "autostart": Parameter(True, "configure and activate without being asked"),
@@ -59,7 +60,7 @@ class AgentNode:
         self.weights, self.arm = asked.weights, known("parameter arm", asked.arm, ARMS)
         self.joint_names = convert.joints_of(asked, self.arm)
         self.period, self.seed, self.bounds = asked.period, asked.seed, (asked.tolerance, asked.oldest)
-        self.lockstep, self.compressed = asked.lockstep, asked.compressed
+        self.lockstep, self.compressed, self.base = asked.lockstep, asked.compressed, asked.base
         self.settled, self.text, self.trouble, self.held, self.task = asked.settled, "", "", False, None
         self.told = ("", -TWICE)  # the last instruction, and when (s)
         self.diagnostics = node.publisher(convert.DIAGNOSTICS, "/diagnostics", "reliable")
@@ -82,6 +83,7 @@ class AgentNode:
         node = self.node
         self.trajectories = node.publisher(convert.TRAJECTORY, "agent/trajectory", "reliable")
         self.heard = node.publisher("std_msgs/msg/String", "agent/heard", "latched")
+        self.goal = node.publisher(convert.POINT_STAMPED, "agent/goal", "reliable")
         sensor = "reliable" if self.lockstep else "sensor"  # which takes what is sent either way
         for name in self.spec.cameras:
             topic = f"camera/{name}/image_raw"
@@ -249,6 +251,7 @@ class AgentNode:
             self.spoken = self.policy.spoken
             self.heard(message("std_msgs/msg/String")(self.spoken))
             self.node.log(f"heard: {self.spoken}")
+        self.goal(convert.to_point(self.policy.aim.point, obs[TIME], self.base))
         start = self.command_at(JointState(obs[TIME], obs[STATE][:7].astype(float), float(obs[STATE][7])))
         return convert.to_trajectory(plan(chunk, self.spec.action, self.arm, start), self.joint_names)
 

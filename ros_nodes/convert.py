@@ -24,6 +24,7 @@ TO_RGB = {"bgr8": cv2.COLOR_BGR2RGB, "rgba8": cv2.COLOR_RGBA2RGB, "bgra8": cv2.C
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 JOINTS, AUDIO = "sensor_msgs/msg/JointState", "soma_msgs/msg/Audio"
 DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
+POINT_STAMPED = "geometry_msgs/msg/PointStamped"
 TRAJECTORY, POINT = "trajectory_msgs/msg/JointTrajectory", "trajectory_msgs/msg/JointTrajectoryPoint"
 
 
@@ -165,6 +166,16 @@ def from_episode(said: Any) -> bool | None:
         return {"success": True, "failure": False}.get(json.loads(said.data)["state"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ConvertError(f"episode {said.data[:80]!r}: JSON with a state is needed") from error
+
+
+# ---- where it goes
+
+
+def to_point(point: np.ndarray, stamp: float, frame: str) -> Any:
+    """(3,) m -> PointStamped."""
+    out = header(message(POINT_STAMPED)(), stamp, frame)
+    out.point.x, out.point.y, out.point.z = map(float, point)
+    return out
 
 
 # ---- diagnostics

@@ -30,6 +30,7 @@ std_msgs/msg/MultiArrayLayout: std_msgs/msg/MultiArrayDimension[] dim, uint32 da
 std_msgs/msg/Float64MultiArray: std_msgs/msg/MultiArrayLayout layout, float64[] data
 geometry_msgs/msg/Vector3: float64 x, float64 y, float64 z
 geometry_msgs/msg/Point: float64 x, float64 y, float64 z
+geometry_msgs/msg/PointStamped: std_msgs/msg/Header header, geometry_msgs/msg/Point point
 geometry_msgs/msg/Quaternion: float64 x=0, float64 y=0, float64 z=0, float64 w=1
 geometry_msgs/msg/Pose: geometry_msgs/msg/Point position, geometry_msgs/msg/Quaternion orientation
 geometry_msgs/msg/PoseStamped: std_msgs/msg/Header header, geometry_msgs/msg/Pose pose

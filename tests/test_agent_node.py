@@ -48,9 +48,13 @@ class Robot:
         return ["plan" if t.points else f"stand: {t.header.frame_id}" if t.joint_names else "alive" for t in sent[first:]]
 
 
-def test_it_decides_each_period_and_gives_signs_of_life_between(policy):
-    said = Robot(policy).sense(50)
+def test_it_decides_each_period_says_where_it_goes_and_gives_signs_of_life_between(policy):
+    robot = Robot(policy, base="fr3_link0")
+    said = robot.sense(50)
     assert said[0] == "plan" and said.count("plan") == pytest.approx(50 / 15, abs=1) and set(said) == {"plan", "alive"}
+    goals = robot.node.sent["agent/goal"]
+    assert len(goals) == said.count("plan") and {goal.header.frame_id for goal in goals} == {"fr3_link0"}
+    assert goals[-1].point.z == pytest.approx(policy.aim.point[2]) and set(policy.aim.spots) == {"front", "wrist"}
 
 
 @pytest.mark.parametrize("what", ["front", "wrist"])

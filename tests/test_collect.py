@@ -31,6 +31,11 @@ def test_the_first_seeds_that_succeed_are_kept(tmp_path):
     assert names(tmp_path) == WANTED and check_dataset(tmp_path) == []
 
 
+def test_a_task_that_is_named_twice_has_two_shares(tmp_path):
+    report = stub(tmp_path, tasks=["easy", "hard", "easy"], episodes=4)
+    assert {task: counts["kept"] for task, counts in report.items()} == {"easy": 3, "hard": 1}
+
+
 def test_beginnings_are_kept_whatever_comes_of_them(tmp_path):
     report = stub(tmp_path, tasks=["hard"], episodes=3, beginning=3)
     assert report == {"hard": {"kept": 3, "failed": 0, "errors": 0}}

@@ -56,7 +56,7 @@ def test_backbone_from_the_hubs_format_trains_and_acts(tmp_path, name, mask):
     sum(model.loss(batch).values()).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for n, p in model.backbone.named_parameters()
                if "layers" in n)
-    assert model.act(batch).shape == (2, 3, 4, 5)
+    assert model.act(batch).actions.shape == (2, 3, 4, 5)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2"])

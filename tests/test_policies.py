@@ -296,6 +296,23 @@ def test_the_mind_reads_pixels_sound_state_and_words_alone(mind):
     assert not np.array_equal(mind.act(other).actions, before)
 
 
+def test_the_mind_follows_what_is_spoken_as_what_is_written(mind):
+    """Once it is understood; before, it knows that it has not been told. What is written counts."""
+    env = tabletop(instruct="voice").unwrapped
+    obs, _ = env.reset(seed=2)
+    seen = dict(obs) | env.images()
+
+    def act(written, spoken):
+        mind.reset(env.policy_spec, 0)
+        mind.spoken = spoken
+        return mind.act(seen | {TASK: written}).actions
+
+    told = act("put the red cube in the blue bowl", "")
+    np.testing.assert_array_equal(act("", "put the red cube in the blue bowl"), told)
+    np.testing.assert_array_equal(act("put the red cube in the blue bowl", "pick up the green ball"), told)
+    assert not np.array_equal(act("", ""), told)
+
+
 def test_the_mind_plays_an_episode_the_same_twice(mind):
     runs = [rollout(tabletop(max_episode_steps=12), mind, seed=5, options={"instruct": "text"}) for _ in range(2)]
     assert runs[0].reward == runs[1].reward and runs[0].seconds == runs[1].seconds

@@ -2,16 +2,19 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import av
+import gymnasium as gym
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from agent.spec import IMAGES
 from training import scores
-from training.film import Film, encode, side_by_side
+from training.film import Film, encode
 from training.report import films_of, render
 
 PROTOCOL = {"policy": "p", "split": "new_scenes", "instruct": "text", "tasks": ["reach", "pick_up"], "mute": False}
@@ -121,10 +124,22 @@ def test_a_film_holds_its_pictures_and_both_ears_apart(tmp_path):
     assert np.abs(right).max() < 0.01
 
 
-def test_two_cameras_stand_side_by_side_twice_as_large():
-    left, right = np.zeros((32, 32, 3), np.uint8), np.full((32, 32, 3), 200, np.uint8)
-    joined = side_by_side([left, right])
-    assert joined.shape == (64, 128, 3) and joined[:, :60].max() == 0 and joined[:, 68:].min() == 200
+def test_two_cameras_stand_side_by_side_twice_as_large_with_a_ring_where_the_policy_goes():
+    class World(gym.Env):
+        lazy_images = True
+        robot_spec = SimpleNamespace(control_hz=10.0, sample_rate=16000)
+
+        def images(self):
+            return {IMAGES + "left": np.zeros((32, 32, 3), np.uint8), IMAGES + "right": np.full((32, 32, 3), 200, np.uint8)}
+
+    spots = {"left": np.array([0.25, 0.75, 0.9]), "right": np.array([0.5, 0.5, 0.1])}  # surely there; hardly there
+    plain, ringed = Film(), Film(SimpleNamespace(aim=SimpleNamespace(spots=spots)))
+    for film in (plain, ringed):
+        film.frame(World(), {})
+    (before,), (after,) = plain.pictures, ringed.pictures
+    assert before.shape == (64, 128, 3) and before[:, :60].max() == 0 and before[:, 68:].min() == 200
+    v, u = np.argwhere((before != after).any(-1)).T
+    assert (u.mean(), v.mean()) == pytest.approx((16, 48), abs=0.6) and np.ptp(u) == np.ptp(v) >= 14
 
 
 def test_a_film_leaves_out_what_was_heard_before_its_first_picture(tmp_path):

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from agent import checkpoint
 from agent.spec import SpecError
+from agent.tokenizer import encode
 from envs.tabletop.env import TabletopEnv
 from policies.mmllm import MMLLMPolicy
+from tests.tiny import tiny_model
 from training import settings
 from training.collect import collect
 from training.data.demos import DemoReader
@@ -79,6 +82,20 @@ def test_the_shipped_weights_learn_from_data_of_another_robot(tmp_path):
     chunk = policy.act({"observation.images.corner": frame, "observation.state": reader.columns()["observation.state"][0],
                         "task": reader.episodes[0].task, "timestamp": 0.0})
     assert chunk.actions.shape == (model.horizon, 4) and chunk.hz == 80
+
+
+def test_a_recogniser_is_trained_and_learns_which_word_follows_which(tmp_path):
+    model, processor, config = tiny_model()
+    checkpoint.save(tmp_path / "first", model, config, processor.tokenizer)
+    words = ["stage=hearing", f"init={tmp_path / 'first'}", f"data={tmp_path / 'voices'}", f"out={tmp_path / 'out'}",
+             "stage.sentences=6", "stage.batch=2", "stage.voices={espeak: 1, pico: 0, festival: 0}", "threads=1",
+             "stage.schedule.steps=2", "stage.schedule.workers=0"]
+    heard, *_ = checkpoint.load(train(settings.compose("train", words)))
+    old, new = model.state_dict(), heard.state_dict()
+    changed = {name.split(".")[0] for name in new if name in old and not torch.equal(new[name], old[name])}
+    assert changed == {"speech"}
+    the, red = (encode(processor.tokenizer, word)[-1] for word in ("the", "red"))
+    assert heard.speech.language.score(the, red) > heard.speech.language.score(red, the)
 
 
 def test_practice_has_its_share():

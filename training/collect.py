@@ -173,7 +173,8 @@ def collect(
     beginning: int | None = None,
     policy: str = "expert",
 ) -> dict[str, dict[str, int]]:
-    """`episodes` demonstrations, shared out evenly over `tasks`, as a dataset at `out`; run again to go on or to add.
+    """`episodes` demonstrations, shared out evenly over `tasks` (a task that is named twice has two shares), as a dataset at
+    `out`; run again to go on or to add.
 
     env: more keyword arguments of the environment. seed: the first one tried. perturb: kicks of the arm a second.
     learner: a policy that drives first, for a stretch of each episode (policies.scripted.TakeOver); take other seeds.
@@ -185,7 +186,10 @@ def collect(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     share, rest = divmod(episodes, len(tasks))
-    plan = Plan({task: share + (i < rest) for i, task in enumerate(tasks)}, split, seed, read_outcomes(out))
+    wanted: Counter[str] = Counter()
+    for i, task in enumerate(tasks):
+        wanted[task] += share + (i < rest)
+    plan = Plan(wanted, split, seed, read_outcomes(out))
     kwargs = {"instruct": "mixed"} | dict(env or {}) | {"split": split}
     try:
         run_plan(plan, (env_id, kwargs, str(out), perturb, learner, beginning, policy), workers, out)

@@ -12,21 +12,28 @@ import numpy as np
 from agent.spec import AUDIO, IMAGES
 
 UPSCALE = 2
+RING = 7  # pixels of a large picture
+IN_VIEW = 0.5  # how surely
 PICTURE = {"crf": "20", "preset": "veryfast"}
 TAIL = 0.5  # s that the last picture stays
 
 
 class Film:
-    """A record for policies.base.rollout: what the cameras see, and what the microphones hear between the pictures."""
+    """A record for policies.base.rollout: what the cameras see, and what the microphones hear between the pictures. A ring
+    marks where the policy goes, in the pictures in which it sees that; policies without an `aim` have none."""
 
-    def __init__(self):
+    def __init__(self, policy: Any = None):
+        self.policy = policy
         self.pictures: list[np.ndarray] = []
         self.sound: list[np.ndarray] = []
 
     def frame(self, env: gym.Env, obs: Mapping[str, Any]) -> None:
         world = env.unwrapped
         seen = world.images() if getattr(world, "lazy_images", False) else obs
-        self.pictures.append(side_by_side([seen[key] for key in sorted(seen) if key.startswith(IMAGES)]))
+        aim = getattr(self.policy, "aim", None)
+        spots = {} if aim is None else aim.spots
+        views = {key: large(seen[key]) for key in sorted(seen) if key.startswith(IMAGES)}
+        self.pictures.append(np.concatenate([ringed(v, spots.get(k.removeprefix(IMAGES))) for k, v in views.items()], 1))
         if AUDIO in obs and len(self.pictures) > 1:  # what the first observation holds was before the episode
             self.sound.append(obs[AUDIO])
         self.hz, self.sample_rate = world.robot_spec.control_hz, world.robot_spec.sample_rate
@@ -36,12 +43,22 @@ class Film:
         return path
 
 
-def side_by_side(images: Sequence[np.ndarray]) -> np.ndarray:
-    """(H, W, 3) uint8 each, of one height -> one picture, UPSCALE times as large."""
+def large(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8, UPSCALE times as large."""
     import cv2
 
-    joined = np.concatenate(images, 1)
-    return cv2.resize(joined, None, fx=UPSCALE, fy=UPSCALE, interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(image, None, fx=UPSCALE, fy=UPSCALE, interpolation=cv2.INTER_CUBIC)
+
+
+def ringed(picture: np.ndarray, spot: np.ndarray | None) -> np.ndarray:
+    """(H, W, 3) uint8 with a ring around a spot (u, v, how surely it is in view), if it is in view at all."""
+    import cv2
+
+    if spot is not None and spot[2] > IN_VIEW:
+        middle = np.round(spot[:2] * picture.shape[1::-1]).astype(int).tolist()
+        cv2.circle(picture, middle, RING, (255, 255, 255), 3, cv2.LINE_AA)
+        cv2.circle(picture, middle, RING, (200, 0, 200), 1, cv2.LINE_AA)
+    return picture
 
 
 def encode(path: Path, pictures: Sequence[np.ndarray], fps: float, sound: np.ndarray | None, sample_rate: int) -> None:

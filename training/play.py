@@ -150,7 +150,7 @@ class Player:
         }
 
     def play(self, job: Job, *more: Record) -> tuple[Episode, Film | None]:
-        film, setting = Film() if job.film else None, self.setting
+        film, setting = Film(self.policy) if job.film else None, self.setting
         own = setting.env_id.startswith(TABLETOP)
         options = {"task": job.task, "instruct": job.instruct, **job.options} if own else None
         record = Several([r for r in (film, *more) if r is not None])

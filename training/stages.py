@@ -19,7 +19,7 @@ from agent import checkpoint
 from agent.model import EmbodiedModel
 from agent.processor import Processor
 from agent.spec import ACTION, SENSE, STATE, Spec
-from agent.tokenizer import load_tokenizer, train_tokenizer
+from agent.tokenizer import encode, load_tokenizer, train_tokenizer
 from envs.tabletop.sound import Noise, mix
 from envs.tabletop.voice_bank import VoiceBank
 from envs.tabletop.voices import ENGINES, LEARNED_FROM, available_engines
@@ -122,6 +122,8 @@ def hearing(cfg: Mapping[str, Any]) -> Trainer:
     sentences = bank_sentences(stage["sentences"], cfg["seed"])
     with PartialState(cpu=share_of_cpu()).main_process_first():
         VoiceBank.build(cfg["data"], sentences, "train", stage["voices"], cfg["seed"], cfg["threads"])
+    known = bank_sentences(20 * stage["sentences"], cfg["seed"] + 1)
+    model.speech.language.fit([encode(processor.tokenizer, sentence) for sentence in known])
     data = Utterances(cfg["data"], processor, stage["batch"] // cfg["processes"], cfg["seed"])
     return Trainer(model, page["model"], processor.tokenizer, data, schedule(cfg), cfg["out"], page["notes"])
 

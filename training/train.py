@@ -129,12 +129,12 @@ class Trainer:
         self.bf16 = bf16(schedule.precision)
         groups = parameter_groups(model, schedule)
         self.optimizer = torch.optim.AdamW(groups, lr=schedule.rate, betas=(0.9, 0.98), eps=1e-8, fused=True)
-        self.average = Average(model, schedule.ema)
         if schedule.compile:
             if shutil.which("g++") is None and shutil.which("clang++") is None:
                 raise TrainError("compile needs a C++ compiler (g++ or clang++); without one, schedule.compile=false")
             model.compile_busiest()
         self.ready, self.optimizer = self.accelerator.prepare(model, self.optimizer)
+        self.average = Average(model, schedule.ema)  # of the weights where they are now
 
     def run(self, until: int | None = None) -> None:
         """Train from where the last checkpoint in `out` stands: to the schedule's end, or to step `until` of it."""
@@ -174,7 +174,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(self.model)
         self.step += 1
-        return {name: float(value.detach()) for name, value in losses.items()} | {"gradient": float(norm)}
+        seen = {name: value.detach() for name, value in losses.items()} | {"gradient": norm}
+        return dict(zip(seen, torch.stack([value.float() for value in seen.values()]).tolist()))  # one wait for the device
 
     def save(self) -> None:
         """The averaged weights as a checkpoint to play (`weights/`), and all that is needed to go on (`resume/`)."""
@@ -200,7 +201,7 @@ class Trainer:
         at = json.loads((folder / "step.json").read_text())
         self.step, self.average.step = at["step"], at["average"]
         self.model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
-        self.average.values = load_file(folder / "average.safetensors")
+        self.average.values = load_file(folder / "average.safetensors", device=str(self.accelerator.device))
         load_flat_optimizer(self.optimizer, load_file(folder / "optimizer.safetensors"))
 
 

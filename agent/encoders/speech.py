@@ -1,4 +1,4 @@
-"""Speech encoders: one utterance -> tokens for the backbone's text slot.
+"""Speech encoders: one utterance -> log-probabilities of tokens, of which `language` makes words for the text slot.
 
 Legend: B batch, n samples, F feature frames (100 a second), T encoder frames (25 a second), V vocabulary.
 """
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from agent.encoders.audio import WINDOW, Features, scaled_bands
+from agent.language import Bigram
 
 HOP = 160  # samples, 10 ms at 16 kHz
-BLANK = 0  # the CTC blank is the tokenizer's padding token
 
 
 class SpeechEncoder(nn.Module):
@@ -28,7 +28,7 @@ class SpeechEncoder(nn.Module):
             nn.Conv1d(width, width, 5, stride=2, padding=2), nn.SiLU(),
         )
         self.layers = nn.ModuleList(ConvAttention(width) for _ in range(depth))
-        self.head = nn.Linear(width, vocabulary)
+        self.head, self.language = nn.Linear(width, vocabulary), Bigram(vocabulary)
 
     def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         wave = nn.functional.pad(wave, (0, WINDOW))
@@ -126,16 +126,6 @@ class ConvAttention(nn.Module):
         return self.mix(nn.functional.silu(y))
 
 
-def greedy(log_probs: Tensor, lengths: Tensor) -> list[list[int]]:
-    """Best path decoding: repeats merged, blanks dropped."""
-    best = log_probs.argmax(-1)
-    out = []
-    for row, length in zip(best, lengths):
-        merged = torch.unique_consecutive(row[: int(length)])
-        out.append(merged[merged != BLANK].tolist())
-    return out
-
-
 class WhisperSpeech(nn.Module):
     """A local Whisper checkpoint's encoder (Radford et al. 2022) under the same CTC head: same interface as
     SpeechEncoder. Utterances are padded to the 30 s that Whisper takes; T counts 50 frames a second.
@@ -152,7 +142,7 @@ class WhisperSpeech(nn.Module):
             raise ValueError(f"{path} hears at {self.extract.sampling_rate} Hz, the robot at {sample_rate} Hz")
         self.encoder = WhisperModel.from_pretrained(path, local_files_only=True, use_safetensors=True).get_encoder()
         self.encoder.requires_grad_(train)
-        self.head = nn.Linear(self.encoder.config.d_model, vocabulary)
+        self.head, self.language = nn.Linear(self.encoder.config.d_model, vocabulary), Bigram(vocabulary)
 
     def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         cut = [row[: int(n)].cpu().numpy() for row, n in zip(wave, lengths)]

@@ -31,6 +31,11 @@ class Goal(NamedTuple):
     logits: dict[str, Tensor]  # camera -> (B, K, A, P P + 1), the last: not in view
     spots: dict[str, Tensor]  # camera -> (B, K, A, 2), u and v in -1..1 if it is in view
 
+    def seen(self) -> dict[str, Tensor]:
+        """Camera -> (B, K, 3): where the first ask's is seen, u and v in 0..1, and how surely it is in view."""
+        sure = {name: 1.0 - logits[:, :, 0].softmax(-1)[..., -1:] for name, logits in self.logits.items()}
+        return {name: torch.cat([(spot[:, :, 0] + 1) / 2, sure[name]], -1) for name, spot in self.spots.items()}
+
     def of(self, asks: Tensor) -> "Goal":
         """Of the asks (B, M), the same in each decision; what stands for -1 means nothing."""
 

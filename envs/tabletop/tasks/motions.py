@@ -23,6 +23,7 @@ TIP = 0.010  # m that the finger tips reach below the tool point
 FINGER = 0.012  # m, half of two closed fingers along the way they open, and half of one, rounded up, across it
 HOOKED = 0.040  # m, height of the tool with which a drawer's tab is pulled and pushed
 PUSHING = -0.5  # gripper command: two prongs 2 cm apart, between which a pushed object does not turn away
+BEHIND = 0.04  # m between the fingers and an object that is about to be pushed
 
 
 def wait(world: World) -> np.ndarray:
@@ -173,29 +174,31 @@ def press(world: World, item: Item, depth: float) -> np.ndarray:
 
 
 def push(world: World, item: Item, goal) -> np.ndarray:
-    """Shove an item over the table to a point (2,): come down behind it, fingers side by side, and follow it."""
+    """Shove an item over the table to a point (2,): come down well behind it, fingers side by side, slide into line with
+    the way, and follow it."""
     spot = world.position(item.name)
     if np.linalg.norm(np.subtract(goal[:2], spot[:2])) < 0.012:
         return lift(world, 0.12, PUSHING)
     if world.opening > 0.03 and np.linalg.norm(world.tool[:3] - spot) < item.radius + 0.02:
         return release(world, item)  # it has come between the fingers
-    point, yaw, ready = push_point(world, item, goal)
-    return toward(world, point, yaw, PUSHING) if ready else approach(world, point, yaw, PUSHING)
+    point, yaw, low = push_point(world, item, goal)
+    return toward(world, point, yaw, PUSHING) if low else approach(world, point, yaw, PUSHING)
 
 
 def push_point(world: World, item: Item, goal) -> tuple[np.ndarray, float, bool]:
-    """Where the tool (3,) has to go to push an item to a point (2,), at what yaw, and whether it is ready to push: behind
-    the item before, and into it then."""
+    """Where the tool (3,) has to go to push an item to a point (2,), at what yaw, and whether it is low behind it already:
+    `BEHIND` the item at first, and the further into it the better the tool stands in line with the way. No step of this is
+    sudden, so that an error of a learner's is put right by a little of the same."""
     spot = world.position(item.name)
     way, offset = np.subtract(goal[:2], spot[:2]), world.tool[:2] - spot[:2]
     far, contact = float(np.linalg.norm(way)), item.radius + FINGER
     way = way / max(far, 1e-6)
     yaw = _either_way(world, np.arctan2(way[1], way[0]))
     along, across = offset @ way, abs(offset[0] * way[1] - offset[1] * way[0])
-    behind = -contact - 0.05 < along < -item.radius and across < 0.014
-    ready = bool(behind and world.tool[2] < TIP + 0.02 and abs(yaw - world.tool[3]) < 0.3)
-    ahead = min(far, 0.04) - contact if ready else -contact - 0.025
-    return np.array((*(spot[:2] + ahead * way), TIP + 0.006)), yaw, ready
+    low = bool(-contact - 0.09 < along < -item.radius and across < 0.05 and world.tool[2] < TIP + 0.02)
+    aligned = np.clip((0.022 - across) / 0.014, 0, 1) * np.clip((0.4 - abs(yaw - world.tool[3])) / 0.2, 0, 1) * low
+    ahead = -contact + aligned * min(far, 0.04) - (1 - aligned) * BEHIND
+    return np.array((*(spot[:2] + ahead * way), TIP + 0.006)), yaw, low
 
 
 def _either_way(world: World, angle: float) -> float:
