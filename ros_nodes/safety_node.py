@@ -47,7 +47,7 @@ class SafetyNode:
         "period": Parameter(0.1, "s of the robot's control, for lockstep", 0.01, 1.0),
         "log": Parameter("", "file that events are added to"),
         "controller": Parameter("none", f"of ros2_control that drives the arm: one of {', '.join(CONTROLLERS)}"),
-        "effort": Parameter(20.0, "N that the gripper may press with, where controller is action", 0.0, 200.0),
+        "effort": Parameter(20.0, "N that the gripper may press with, by controller action", 0.0, 200.0),
     } | convert.PARAMETERS
 
     def __init__(self, node):
