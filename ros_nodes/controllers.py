@@ -57,7 +57,8 @@ def trajectory(node, asked) -> Send:
 def action(node, asked) -> Send:
     """For a joint_trajectory_controller and a gripper that take goals. Each goal of the arm replaces the one before and leads
     through what was commanded half a period ago to what is commanded now, so that the robot goes as the supervisor commands,
-    GOAL_PERIOD behind. Tolerances are the controller's."""
+    GOAL_PERIOD behind: a joint faster than about 2.5 rad/s would be farther behind than Limits.deviation, and is braked.
+    Tolerances are the controller's."""
     if asked.lockstep:
         raise ArgumentError("parameter controller: action goes by the clock, without lockstep; got lockstep true")
     arm = Goals(node, FOLLOW, "arm_controller/follow_joint_trajectory", SAME_JOINTS, asked.tick)
