@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +31,7 @@ from cyclonedds.topic import Topic
 from ros_nodes.arguments import USE_SIM_TIME, Parameter, of_files, read, valid
 from ros_nodes.cdr import HEADER, CdrError, decode, encode
 from ros_nodes.interfaces import Field, fields, message, type_hash
-from ros_nodes.transport import guarded, quality
+from ros_nodes.transport import WAITING, guarded, ignore, quality
 
 GRAPH = "rmw_dds_common/msg/ParticipantEntitiesInfo"
 CALL = (Field("guid", "uint64"), Field("seq", "int64"))  # before each request and reply, as rmw_cyclonedds writes it
@@ -219,6 +220,33 @@ class Node:
 
         self._attend(reader, handle)
         self._announce()
+
+    def client(self, kind: str, name: str) -> Callable[..., bool]:
+        """call(request, answered) of a service: False where no server is there, else answered(response) once it comes."""
+        full, (ask, reply) = self.full(name), (f"{kind}_Request", f"{kind}_Response")
+        writer, sample = self._writer(f"rq{full}Request", ask, profile("reliable"), call=True), sample_type(ask, True)
+        reader = self._reader(f"rr{full}Reply", reply, profile("reliable"), call=True)
+        guid, numbers, waiting = int.from_bytes(os.urandom(8), "little"), count(1), {}
+
+        def call(request, answered: Callable[[Any], None] = ignore) -> bool:
+            if not (writer.get_matched_subscriptions() and reader.get_matched_publications()):
+                return False
+            caller = (guid, next(numbers))
+            waiting[caller] = answered
+            if len(waiting) > WAITING:
+                del waiting[min(waiting)]
+            writer.write(sample(request, caller))
+            return True
+
+        def handle(answer) -> None:
+            if answer.value is None:
+                self.log(f"a reply of {full} is no {reply}: passed over")
+            elif answer.caller in waiting:  # others are to other clients
+                guarded(self, name, waiting.pop(answer.caller), answer.value)
+
+        self._attend(reader, handle)
+        self._announce()
+        return call
 
     def timer(self, period: float, callback: Callable[[], None], once: bool = False) -> None:
         """callback() each `period` s, or once after it: of the simulation's time, or of a clock that nobody sets."""

@@ -34,6 +34,7 @@ geometry_msgs/msg/PointStamped: std_msgs/msg/Header header, geometry_msgs/msg/Po
 geometry_msgs/msg/Quaternion: float64 x=0, float64 y=0, float64 z=0, float64 w=1
 geometry_msgs/msg/Pose: geometry_msgs/msg/Point position, geometry_msgs/msg/Quaternion orientation
 geometry_msgs/msg/PoseStamped: std_msgs/msg/Header header, geometry_msgs/msg/Pose pose
+geometry_msgs/msg/Transform: geometry_msgs/msg/Vector3 translation, geometry_msgs/msg/Quaternion rotation
 geometry_msgs/msg/Twist: geometry_msgs/msg/Vector3 linear, geometry_msgs/msg/Vector3 angular
 geometry_msgs/msg/TwistStamped: std_msgs/msg/Header header, geometry_msgs/msg/Twist twist
 geometry_msgs/msg/Wrench: geometry_msgs/msg/Vector3 force, geometry_msgs/msg/Vector3 torque
@@ -46,6 +47,8 @@ sensor_msgs/msg/JointState: std_msgs/msg/Header header, string[] name, float64[]
 sensor_msgs/msg/Imu: std_msgs/msg/Header header, geometry_msgs/msg/Quaternion orientation, float64[9] orientation_covariance, geometry_msgs/msg/Vector3 angular_velocity, float64[9] angular_velocity_covariance, geometry_msgs/msg/Vector3 linear_acceleration, float64[9] linear_acceleration_covariance
 trajectory_msgs/msg/JointTrajectoryPoint: float64[] positions, float64[] velocities, float64[] accelerations, float64[] effort, builtin_interfaces/msg/Duration time_from_start
 trajectory_msgs/msg/JointTrajectory: std_msgs/msg/Header header, string[] joint_names, trajectory_msgs/msg/JointTrajectoryPoint[] points
+trajectory_msgs/msg/MultiDOFJointTrajectoryPoint: geometry_msgs/msg/Transform[] transforms, geometry_msgs/msg/Twist[] velocities, geometry_msgs/msg/Twist[] accelerations, builtin_interfaces/msg/Duration time_from_start
+trajectory_msgs/msg/MultiDOFJointTrajectory: std_msgs/msg/Header header, string[] joint_names, trajectory_msgs/msg/MultiDOFJointTrajectoryPoint[] points
 rosgraph_msgs/msg/Clock: builtin_interfaces/msg/Time clock
 diagnostic_msgs/msg/KeyValue: string key, string value
 diagnostic_msgs/msg/DiagnosticStatus: byte level, string name, string message, string hardware_id, diagnostic_msgs/msg/KeyValue[] values
@@ -76,13 +79,22 @@ action_msgs/msg/GoalStatusArray: action_msgs/msg/GoalStatus[] status_list
 action_msgs/srv/CancelGoal_Request: action_msgs/msg/GoalInfo goal_info
 action_msgs/srv/CancelGoal_Response: int8 return_code, action_msgs/msg/GoalInfo[] goals_canceling
 control_msgs/msg/JointJog: std_msgs/msg/Header header, string[] joint_names, float64[] displacements, float64[] velocities, float64 duration
+control_msgs/msg/JointTolerance: string name, float64 position, float64 velocity, float64 acceleration
+control_msgs/msg/JointComponentTolerance: string joint_name, uint16 component, float64 position, float64 velocity, float64 acceleration
+control_msgs/msg/GripperCommand: float64 position, float64 max_effort
+control_msgs/action/FollowJointTrajectory_Goal: trajectory_msgs/msg/JointTrajectory trajectory, trajectory_msgs/msg/MultiDOFJointTrajectory multi_dof_trajectory, control_msgs/msg/JointTolerance[] path_tolerance, control_msgs/msg/JointComponentTolerance[] component_path_tolerance, control_msgs/msg/JointTolerance[] goal_tolerance, control_msgs/msg/JointComponentTolerance[] component_goal_tolerance, builtin_interfaces/msg/Duration goal_time_tolerance
+control_msgs/action/FollowJointTrajectory_Result: int32 error_code, string error_string
+control_msgs/action/FollowJointTrajectory_Feedback: std_msgs/msg/Header header, string[] joint_names, trajectory_msgs/msg/JointTrajectoryPoint desired, trajectory_msgs/msg/JointTrajectoryPoint actual, trajectory_msgs/msg/JointTrajectoryPoint error, string[] multi_dof_joint_names, trajectory_msgs/msg/MultiDOFJointTrajectoryPoint multi_dof_desired, trajectory_msgs/msg/MultiDOFJointTrajectoryPoint multi_dof_actual, trajectory_msgs/msg/MultiDOFJointTrajectoryPoint multi_dof_error
+control_msgs/action/GripperCommand_Goal: control_msgs/msg/GripperCommand command
+control_msgs/action/GripperCommand_Result: float64 position, float64 effort, bool stalled, bool reached_goal
+control_msgs/action/GripperCommand_Feedback: float64 position, float64 effort, bool stalled, bool reached_goal
 rmw_dds_common/msg/Gid: uint8[16] data
 rmw_dds_common/msg/NodeEntitiesInfo: string<=256 node_namespace, string<=256 node_name, rmw_dds_common/msg/Gid[] reader_gid_seq, rmw_dds_common/msg/Gid[] writer_gid_seq
 rmw_dds_common/msg/ParticipantEntitiesInfo: rmw_dds_common/msg/Gid gid, rmw_dds_common/msg/NodeEntitiesInfo[] node_entities_info_seq
 """  # noqa: E501 one interface a line
 
 OWN = Path(__file__).parent / "soma_msgs"
-# what rosidl makes of an action NAME, {0} being it
+# what rosidl makes of an action of which Goal, Result and Feedback are described, {0} being its name
 ACTION = """
 {0}_FeedbackMessage: unique_identifier_msgs/msg/UUID goal_id, {0}_Feedback feedback
 {0}_SendGoal_Request: unique_identifier_msgs/msg/UUID goal_id, {0}_Goal goal
@@ -118,8 +130,11 @@ class UnknownInterface(KeyError):
 @cache
 def described() -> dict[str, tuple[Field, ...]]:
     """All interfaces by name, as "sensor_msgs/msg/Image"."""
-    lines = (line.partition(":") for line in [*INTERFACES.strip().splitlines(), *_own()])
-    return {name: tuple(_field(text.strip()) for text in fields.split(",") if text.strip()) for name, _, fields in lines}
+    lines = [*INTERFACES.strip().splitlines(), *_own()]
+    actions = [line.partition("_Goal:")[0] for line in lines if "_Goal:" in line]
+    lines += [made for name in actions for made in ACTION.format(name).strip().splitlines()]
+    parts = (line.partition(":") for line in lines)
+    return {name: tuple(_field(text.strip()) for text in fields.split(",") if text.strip()) for name, _, fields in parts}
 
 
 def _own() -> list[str]:
@@ -128,7 +143,6 @@ def _own() -> list[str]:
     for file in sorted(OWN.glob("action/*.action")):
         name, parts = f"soma_msgs/action/{file.stem}", re.split("^---$", file.read_text(), flags=re.M)
         lines += [f"{name}_{part}: {_listed(text)}" for part, text in zip(("Goal", "Result", "Feedback"), parts, strict=True)]
-        lines += ACTION.format(name).strip().splitlines()
     return lines
 
 

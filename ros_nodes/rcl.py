@@ -7,6 +7,7 @@ are ROS's own.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -25,7 +26,7 @@ from rclpy.signals import SignalHandlerOptions
 from ros_nodes.arguments import ArgumentError, Parameter, valid
 from ros_nodes.cdr import CdrError, decode, encode
 from ros_nodes.interfaces import message
-from ros_nodes.transport import guarded, quality
+from ros_nodes.transport import WAITING, guarded, ignore, quality
 
 LONGEST_WAIT = 0.1  # s
 SERVICES = {"SendGoal": "SendGoalService", "GetResult": "GetResultService"}  # of an action, as rosidl names them
@@ -156,6 +157,24 @@ class Node:
         if later:  # awaiting in the callback would keep the executor busy, and the node's callback group taken
             send = made.send_response
             made.send_response = lambda coming, header: coming.goes(lambda value: send(as_ros(value), header))
+
+    def client(self, kind: str, name: str) -> Callable[..., bool]:
+        service, (ask, reply) = ros_class(kind), (f"{kind}_Request", f"{kind}_Response")
+        made, waiting = self.node.create_client(service, name), deque()
+
+        def call(request, answered: Callable[[Any], None] = ignore) -> bool:
+            def done(future) -> None:
+                guarded(self, name, answered, decode(serialize_message(future.result()), reply))
+
+            if not made.service_is_ready():
+                return False
+            waiting.append(made.call_async(deserialize_message(encode(request, ask), service.Request)))
+            waiting[-1].add_done_callback(done)
+            if len(waiting) > WAITING:
+                made.remove_pending_request(waiting.popleft())
+            return True
+
+        return call
 
     def timer(self, period: float, callback: Callable[[], None], once: bool = False) -> None:
         def due() -> None:

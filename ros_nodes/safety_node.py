@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from array import array
-from collections.abc import Callable
 from math import hypot
 from pathlib import Path
-from typing import Any
 
 import mujoco
 
@@ -17,59 +14,11 @@ from envs.collision import Body
 from policies.safety import Command, Limits, Supervisor
 from ros_nodes import convert
 from ros_nodes.arguments import ArgumentError, Parameter, known, run
+from ros_nodes.controllers import CONTROLLERS
 from ros_nodes.interfaces import message
 
-FLOATS, WRENCH = "std_msgs/msg/Float64MultiArray", "geometry_msgs/msg/WrenchStamped"
+WRENCH = "geometry_msgs/msg/WrenchStamped"
 LAST_WORDS = 10  # commands to stand that are sent before the end, so that one comes
-SHORTEST = 0.01  # s between two points of a trajectory
-
-
-
-
-# ---- ros2_control, whose controllers know the arm's joints alone; the gripper has one of its own
-
-
-Send = Callable[[Any, tuple[float, Any]], None]  # of a command, and of where the stop from there ends: (s, joints)
-
-
-def nobody(node) -> Send:
-    return lambda command, stop: None
-
-
-def positions(node) -> Send:
-    """For a position_controllers/JointGroupPositionController or forward_command_controller."""
-    arm = node.publisher(FLOATS, "arm_controller/commands", "reliable")
-    gripper = node.publisher(FLOATS, "gripper_controller/commands", "reliable")
-
-    def send(command, stop) -> None:
-        *joints, grip = command.points[0].positions
-        for publish, values in ((arm, joints), (gripper, [grip])):
-            publish(message(FLOATS)(data=array("d", values)))
-
-    return send
-
-
-def trajectory(node) -> Send:
-    """For a joint_trajectory_controller, which is to begin at once: a stamp of 0 says so. It ends in a stand, so that the
-    robot stops by itself where no more commands come."""
-    arm = node.publisher(convert.TRAJECTORY, "arm_controller/joint_trajectory", "reliable")
-    gripper = node.publisher(FLOATS, "gripper_controller/commands", "reliable")
-
-    def send(command, stop) -> None:
-        out, point, end = (message(kind)() for kind in (convert.TRAJECTORY, convert.POINT, convert.POINT))
-        out.joint_names, source = command.joint_names[:-1], command.points[0]
-        point.positions, point.velocities = source.positions[:-1], source.velocities[:-1]
-        point.time_from_start = source.time_from_start
-        end.positions, end.velocities = array("d", stop[1]), array("d", bytes(8 * len(stop[1])))
-        convert.set_time(end.time_from_start, convert.seconds(source.time_from_start) + max(stop[0], SHORTEST))
-        out.points = [point, end]
-        arm(out)
-        gripper(message(FLOATS)(data=source.positions[-1:]))
-
-    return send
-
-
-CONTROLLERS = {"none": nobody, "positions": positions, "trajectory": trajectory}
 
 
 class SafetyNode:
@@ -97,7 +46,8 @@ class SafetyNode:
         "lockstep": Parameter(False, "commands of a whole period at each sign of life"),
         "period": Parameter(0.1, "s of the robot's control, for lockstep", 0.01, 1.0),
         "log": Parameter("", "file that events are added to"),
-        "controller": Parameter("none", "of ros2_control that drives the arm: none, positions or trajectory"),
+        "controller": Parameter("none", f"of ros2_control that drives the arm: one of {', '.join(CONTROLLERS)}"),
+        "effort": Parameter(20.0, "N that the gripper may press with, by controller action", 0.0, 200.0),
     } | convert.PARAMETERS
 
     def __init__(self, node):
@@ -122,7 +72,7 @@ class SafetyNode:
         self.gathered, self.force, self.ending = convert.Gathered(self.names), None, False  # force: (s, N)
         self.last_words = LAST_WORDS
         self.commands = node.publisher(convert.TRAJECTORY, "joint_commands", "reliable")
-        self.control = known("parameter controller", asked.controller, CONTROLLERS)(node)
+        self.control = known("parameter controller", asked.controller, CONTROLLERS)(node, asked)
         self.diagnostics = node.publisher(convert.DIAGNOSTICS, "/diagnostics", "reliable")
         node.subscribe(convert.JOINTS, "joint_states", self.joints, "reliable" if self.lockstep else "sensor")
         node.subscribe(convert.TRAJECTORY, "agent/trajectory", self.trajectory, "reliable")

@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 from ros_nodes.arguments import known
 
 
+WAITING = 16  # calls of a client that wait for their reply; older ones are given up
+
+
 class Quality(NamedTuple):
     """How a topic is carried. reliable: sent again until it has come. latched: the last ones also for those who come
     later. depth: messages that wait."""
@@ -38,6 +41,10 @@ def guarded(node: Any, topic: str, callback: Callable[[Any], None], value: Any) 
         callback(value)
     except Exception as error:
         node.log(f"a message on {topic} is passed over: {type(error).__name__}: {error}")
+
+
+def ignore(response: Any) -> None:
+    """For who calls a service and needs no answer."""
 
 
 def node_class() -> type:

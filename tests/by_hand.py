@@ -6,12 +6,14 @@ from types import SimpleNamespace
 
 from ros_nodes.arguments import valid
 from ros_nodes.interfaces import message
+from ros_nodes.transport import ignore
 
 
 class HandNode:
     def __init__(self, **given):
         self.given, self.time, self.running, self.name = given, 100.0, True, "hand"
         self.sent, self.heard, self.services, self.timers, self.said = {}, {}, {}, [], []
+        self.servers = {}  # of services that are called from here: name -> function of the request; None is no answer
 
     def parameters(self, described):
         return SimpleNamespace(**valid(self.given, described))
@@ -36,6 +38,18 @@ class HandNode:
             return answer(request, message(f"{kind}_Response")())
 
         self.services[name] = call
+
+    def client(self, kind, name):
+        def call(request, answered=ignore):
+            if name not in self.servers:
+                return False
+            assert request.INTERFACE == f"{kind}_Request"
+            response = self.servers[name](request)
+            if response is not None:
+                answered(response)
+            return True
+
+        return call
 
     def timer(self, period, callback, once=False):
         self.timers.append([self.time + period, None if once else period, callback])

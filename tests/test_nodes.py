@@ -197,6 +197,36 @@ def test_what_is_left_of_a_sample_whose_publisher_has_gone_is_no_message():
     assert sample_type(convert.JOINTS, False).deserialize_key(HEADER, has_header=True, use_version_2=False).value is None
 
 
+def test_a_client_gets_the_replies_to_its_own_calls(monkeypatch):
+    """Of two clients of one service, which numbers its calls each from 1; without a server no call is made."""
+    from ros_nodes.dds import Node
+
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(101 + os.getpid() % 100))
+    kind, server, asking = "std_srvs/srv/SetBool", Node("server"), [Node("one"), Node("two")]
+    request = message(f"{kind}_Request")
+    calls, came = [node.client(kind, "switch") for node in asking], [[], []]
+    assert not calls[0](request(True))
+
+    def answer(asked, response):
+        response.success, response.message = asked.data, f"{asked.data}"
+        return response
+
+    def settled(until) -> bool:
+        end = time.time() + 20
+        while not until() and time.time() < end:
+            for node in (server, *asking):
+                node.spin_once(0.01)
+        return until()
+
+    server.service(kind, "switch", answer)
+    assert settled(lambda: all(call(request(False)) for call in calls))
+    for data, call, mine in zip((True, False), calls, came):
+        for _ in range(3):
+            call(request(data), lambda response, mine=mine: mine.append((response.success, response.message)))
+    assert settled(lambda: all(len(mine) == 3 for mine in came))
+    assert came == [3 * [(True, "True")], 3 * [(False, "False")]]
+
+
 def test_three_processes_complete_a_task(processes):
     """Simulated robot, supervisor and agent: told in words, the shipped weights press the buttons that are named."""
     safety = processes("safety_node", lockstep="true")

@@ -136,11 +136,10 @@ def test_a_wrong_parameter_is_named_and_ends_the_node(start):
         assert why in wrong.communicate(timeout=20)[0] and wrong.returncode == 2
 
 
-def test_the_supervisor_on_rclpy_follows_a_wire_only_driver_and_stops(start):
-    node(start, "safety")
-    here, commands = Node("driver"), []
+def driver(here: Node, also=lambda: None) -> list:
+    """A robot that is where it was commanded, and someone who wants it to move; `also` is called each time. The commands."""
+    commands, home = [], np.array(PANDA.home)
     joints, wishes = here.publisher(convert.JOINTS, "joint_states"), here.publisher(convert.TRAJECTORY, "agent/trajectory")
-    button, home, begin = here.publisher("std_msgs/msg/Bool", "emergency_stop"), np.array(PANDA.home), time.time()
     here.subscribe(convert.TRAJECTORY, "joint_commands", lambda c: commands.append(c.points[0]))
 
     def drive() -> None:
@@ -148,15 +147,38 @@ def test_the_supervisor_on_rclpy_follows_a_wire_only_driver_and_stops(start):
         joints(convert.to_joints(JointState(now, q, 0.08), TABLETOP))
         wish = JointTrajectory(JointState(now, q, 0.08), now + np.array([2.0]), (home + 0.5)[None], np.array([0.08]))
         wishes(convert.to_trajectory(wish, TABLETOP))
-        if moved() > 0.05:
-            button(message("std_msgs/msg/Bool")(True))
+        also()
+
+    here.timer(0.02, drive)
+    return commands
+
+
+def test_the_supervisor_on_rclpy_follows_a_wire_only_driver_and_stops(start):
+    node(start, "safety")
+    here, home, begin = Node("driver"), np.array(PANDA.home), time.time()
+    button = here.publisher("std_msgs/msg/Bool", "emergency_stop")
+    commands = driver(here, lambda: moved() > 0.05 and button(message("std_msgs/msg/Bool")(True)))
 
     def moved() -> float:
         return float(np.abs(np.array(commands[-1].positions[:7]) - home).max()) if commands else 0.0
 
-    here.timer(0.02, drive)
     here.spin(lambda: time.time() > begin + 20 or (moved() > 0.05 and not any(commands[-1].velocities)))
     assert 0.05 < moved() < 0.4 and commands[-1].velocities == array("d", 8 * [0.0])
+
+
+@pytest.mark.parametrize("transport", ["rclpy", "dds"])
+def test_the_supervisor_moves_an_arm_and_a_gripper_by_action_servers_of_rclpy(start, transport):
+    """A goal that is refused is named once, and the next one is taken."""
+    pytest.importorskip("control_msgs", reason="control_msgs is not built")
+    server = start(sys.executable, str(Path(__file__).parent / "action_server.py"))
+    safety, here, begin = node(start, "safety", transport, controller="action", effort=35.0), Node("driver"), time.time()
+    driver(here)
+    here.spin(lambda: time.time() > begin + 40 or server.poll() is not None)
+    assert server.poll() == 0
+    assert server.communicate()[0] == "7 joints, speeds at the end [0.0]\ngripper to 0.080 m with 35 N, 1 goals\n"
+    safety.send_signal(signal.SIGINT)
+    said, name = safety.communicate(timeout=10)[0], "arm_controller/follow_joint_trajectory"
+    assert said.count(f"{name}: the goal was refused") == said.count(f"{name}: goals are taken") == 1
 
 
 @pytest.mark.skipif(shutil.which("ros2") is None or "soma_ros" not in ros2("pkg", "list"),

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.interpolate import CubicHermiteSpline
 
 from envs.arm import PANDA, JointState, JointTrajectory
 from ros_nodes import convert
 from ros_nodes.arguments import ArgumentError
+from ros_nodes.controllers import FOLLOW, GOAL_PERIOD, GRIP
 from ros_nodes.convert import TABLETOP
 from ros_nodes.interfaces import message
 from ros_nodes.safety_node import SafetyNode
@@ -28,7 +30,7 @@ class Arm:
     def commands(self):
         return self.node.sent["joint_commands"]
 
-    def go(self, seconds: float, force: float | None = None) -> np.ndarray:
+    def go(self, seconds: float, force: float | None = None, opening: float = 0.08) -> np.ndarray:
         """Speeds of joint 1 that were commanded."""
         first = len(self.commands)
         for _ in range(round(seconds / 0.01)):
@@ -39,8 +41,8 @@ class Arm:
                 wrench = convert.header(message("geometry_msgs/msg/WrenchStamped")(), now)
                 wrench.wrench.force.z = force
                 self.node.heard["wrench"](wrench)
-            wish = JointTrajectory(JointState(now, q, 0.08), now + np.array([2.0]), (HOME + [1.5, 0, 0, 0, 0, 0, 0])[None],
-                                   np.array([0.08]))
+            wish = JointTrajectory(JointState(now, q, opening), now + np.array([2.0]), (HOME + [1.5, 0, 0, 0, 0, 0, 0])[None],
+                                   np.array([opening]))
             self.node.heard["agent/trajectory"](convert.to_trajectory(wish, TABLETOP))
             self.node.run(0.01, step=0.01)
         return np.array([c.points[0].velocities[0] for c in self.commands[first:]])
@@ -58,6 +60,7 @@ def test_it_follows_and_a_signal_brakes_before_it_ends():
     ({"workspace": [0.0, 0.0, 0.0, 1.0, 1.0]}, "workspace: least x"),
     ({"workspace": [0.0, 0.0, 0.5, 1.0, 1.0, 0.1]}, "workspace: least x"),
     ({"controller": "velocity"}, "none, positions, trajectory"),
+    ({"controller": "action", "lockstep": True}, "without lockstep"),
     ({"joints": ["a", "b"]}, "7 and a gripper are needed, got a, b"),
 ])
 def test_parameters_that_cannot_be_are_named(given, why):
@@ -97,6 +100,109 @@ def test_a_position_controller_gets_the_arm_and_the_gripper_apart():
     arm.go(0.2)
     assert len(arm.node.sent["arm_controller/commands"][-1].data) == 7
     assert arm.node.sent["gripper_controller/commands"][-1].data[0] == pytest.approx(PANDA.max_opening / 2)  # as its position
+
+
+class Server:
+    """An action's server that tests look into: the goals that came, with their times."""
+
+    def __init__(self, arm: Arm, kind: str, name: str):
+        self.arm, self.kind, self.goals, self.accepts = arm, kind, [], True
+        arm.node.servers[f"{name}/_action/send_goal"] = self.asked
+
+    def asked(self, request):
+        assert any(request.goal_id.uuid)
+        self.goals.append((self.arm.node.time, request.goal))
+        return None if self.accepts is None else message(f"{self.kind}_SendGoal_Response")(accepted=self.accepts)
+
+    def ways(self) -> list:
+        return [(time, goal.trajectory.points) for time, goal in self.goals]
+
+
+def driven_by_actions(**given) -> tuple[Arm, Server, Server]:
+    arm = Arm(controller="action", **given)
+    return (arm, Server(arm, FOLLOW, "arm_controller/follow_joint_trajectory"),
+            Server(arm, GRIP, "gripper_controller/gripper_cmd"))
+
+
+def followed(ways: list, times: np.ndarray) -> np.ndarray:
+    """Where joint 1 is, as a joint_trajectory_controller interpolates: cubic from where it is when a goal comes."""
+    q, dq, way, out = float(HOME[0]), 0.0, None, []
+    goals = list(ways)
+    for now in times:
+        while goals and goals[0][0] <= now + 1e-9:
+            begun, points = goals.pop(0)
+            if way is not None:
+                q, dq = float(way(begun)), float(way.derivative()(begun))
+            stamps = [begun, *(begun + convert.seconds(p.time_from_start) for p in points)]
+            way = CubicHermiteSpline(stamps, [q, *(p.positions[0] for p in points)], [dq, *(p.velocities[0] for p in points)])
+        out.append(q if way is None else float(way(min(now, way.x[-1]))))
+    return np.array(out)
+
+
+def test_goals_of_a_trajectory_replace_each_other_and_end_in_a_stand():
+    arm, server, _ = driven_by_actions()
+    arm.go(1.0)
+    stamps = np.diff([time for time, _ in server.ways()])
+    np.testing.assert_allclose(stamps, GOAL_PERIOD, atol=1e-6)
+    sent = server.goals[-1][1].trajectory
+    _, now, end = sent.points
+    assert sent.joint_names == list(TABLETOP.names[:7]) and (sent.header.stamp.sec, sent.header.stamp.nanosec) == (0, 0)
+    assert list(now.positions) in [list(c.points[0].positions[:7]) for c in arm.commands] and now.velocities[0] > 0.1
+    assert not any(end.velocities) and end.positions[0] > now.positions[0]
+    assert convert.seconds(end.time_from_start) > convert.seconds(now.time_from_start) == GOAL_PERIOD
+
+
+def test_between_two_goals_the_robot_goes_as_was_commanded_a_goal_later():
+    """Through the commands and the stop, within the limits of the arm."""
+    arm, server, _ = driven_by_actions(share=0.5)
+    arm.go(0.8)
+    arm.node.heard["emergency_stop"](message(BOOL)(True))
+    arm.go(1.0)
+    begin = arm.node.time - 0.01 * len(arm.commands)
+    commanded = np.array([c.points[0].positions[0] for c in arm.commands])
+    times = begin + 0.01 * np.arange(1, len(commanded) + 1)
+    robot, late = followed(server.ways(), times), round(GOAL_PERIOD / 0.01)
+    assert np.abs(robot[late:] - commanded[:-late]).max() < 1e-3 and robot[-1] == pytest.approx(commanded[-1], abs=1e-4)
+    speeds = np.diff(robot) / 0.01
+    assert 0.3 < speeds.max() < 0.5 * PANDA.dq_max[0]
+    assert np.abs(np.diff(speeds)).max() / 0.01 < 0.5 * PANDA.ddq_max[0] + 1e-6
+
+
+def test_a_robot_at_rest_gets_no_goals():
+    arm, server, gripper = driven_by_actions()
+    arm.go(0.5)
+    arm.node.heard["emergency_stop"](message(BOOL)(True))
+    arm.go(1.0)
+    first = len(server.goals)
+    arm.go(1.0)
+    assert first < 12 and len(server.goals) == first and len(gripper.goals) == 1
+
+
+@pytest.mark.parametrize("trouble, why", [(False, "the goal was refused"), (None, "no answer within 1 s"),
+                                          ("", "no server is there")])
+def test_goals_that_are_not_taken_are_named_once_and_tried_again(trouble, why):
+    arm, server, _ = driven_by_actions()
+    there = dict(arm.node.servers)
+    if trouble == "":
+        arm.node.servers.clear()
+    server.accepts = trouble
+    arm.go(2.5)
+    name = "arm_controller/follow_joint_trajectory"
+    assert [text for text in arm.node.said if name in text] == [f"{name}: {why}"]
+    assert why in [d.status[0].message for d in arm.node.sent["/diagnostics"] if name in d.status[0].name][-1]
+    assert len(server.goals) == {False: 25, None: 3, "": 0}[trouble]
+    server.accepts = True
+    arm.node.servers.update(there)
+    arm.go(1.5)
+    assert [text for text in arm.node.said if name in text][1:] == [f"{name}: goals are taken"]
+
+
+def test_a_gripper_gets_a_goal_where_the_opening_has_changed():
+    arm, _, gripper = driven_by_actions(grip=2.0, effort=35.0)
+    for opening in (0.04, 0.039, 0.01):
+        arm.go(0.5, opening=opening)
+    assert [goal.command.position for _, goal in gripper.goals] == pytest.approx([0.04, 0.01])
+    assert {goal.command.max_effort for _, goal in gripper.goals} == {35.0}
 
 
 def test_signs_of_life_of_long_ago_are_none():

@@ -16,6 +16,8 @@ TOPICS = {"front": ("camera/front/image_raw", "the camera that sees the table"),
           "wrist": ("camera/wrist/image_raw", "the camera at the hand"),
           "joint_states": ("joint_states", "the robot's joints"),
           "joint_commands": ("joint_commands", "where the supervisor's commands go")}
+ACTIONS = {"arm": ("arm_controller/follow_joint_trajectory", "the action that moves the arm, with controller: action"),
+           "gripper": ("gripper_controller/gripper_cmd", "the action that moves the gripper, with controller: action")}
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -23,9 +25,12 @@ def generate_launch_description() -> LaunchDescription:
     declared = [DeclareLaunchArgument("params", default_value=str(example), description="parameters of agent and safety"),
                 DeclareLaunchArgument("namespace", default_value="", description="of all nodes and topics"),
                 DeclareLaunchArgument("microphone", default_value="false", description="start audio_node")]
-    declared += [DeclareLaunchArgument(name, default_value=topic, description=about) for name, (topic, about) in TOPICS.items()]
+    declared += [DeclareLaunchArgument(name, default_value=topic, description=about)
+                 for name, (topic, about) in (TOPICS | ACTIONS).items()]
     remapped = [(topic, LaunchConfiguration(name)) for name, (topic, _) in TOPICS.items()]
     remapped += [(f"{TOPICS[name][0]}/compressed", [LaunchConfiguration(name), "/compressed"]) for name in ("front", "wrist")]
+    remapped += [(f"{action}/_action/send_goal", [LaunchConfiguration(name), "/_action/send_goal"])
+                 for name, (action, _) in ACTIONS.items()]
 
     def node(name: str, **more) -> Node:
         return Node(package="soma_ros", executable=f"{name}_node", name=name, namespace=LaunchConfiguration("namespace"),
