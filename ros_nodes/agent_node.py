@@ -96,6 +96,7 @@ class AgentNode:
         node.subscribe(convert.TRAJECTORY, "joint_commands", self.commanded, "reliable")
         node.subscribe(convert.JOINTS, "joint_states", self.joints, sensor)
         node.subscribe("std_msgs/msg/Bool", "emergency_stop", self.emergency, "sensor")
+        node.subscribe("std_msgs/msg/String", "safety_state", self.supervised, "latched")
         node.subscribe("std_msgs/msg/String", "episode", self.judged, "latched")
         self.task = TaskServer(node, self.go_for, self.hold, self.settled)
 
@@ -155,6 +156,13 @@ class AgentNode:
         if pressed.data:
             self.hold()
             self.task.interrupted("emergency stop")
+
+    def supervised(self, said) -> None:
+        """What the supervisor does not let happen is not done by standing still."""
+        self.task.blocked = said.data
+        if said.data.startswith("stopped") and self.task.running is not None:
+            self.hold()
+            self.task.interrupted(said.data)
 
     def judged(self, episode) -> None:
         """What a simulated robot says about its episode."""

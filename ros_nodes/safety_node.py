@@ -24,7 +24,7 @@ LAST_WORDS = 10  # commands to stand that are sent before the end, so that one c
 class SafetyNode:
     """Takes trajectories on agent/trajectory, gives joint commands on joint_commands, one each `tick` s. A
     trajectory without points that names joints asks for a stand, as with ros2_control; one without joints, too, is a sign of
-    life and no more.
+    life and no more. safety_state (std_msgs/String, latched) says why the robot does not do what was asked, "" while it does.
 
     emergency_stop (std_msgs/Bool, true) stops at once and latches; ~/release (std_srvs/Trigger, or std_msgs/Empty on the
     topic of that name) ends it. robot_reset (std_msgs/Empty): a simulated robot was put elsewhere, and is taken as it is
@@ -74,6 +74,7 @@ class SafetyNode:
         self.commands = node.publisher(convert.TRAJECTORY, "joint_commands", "reliable")
         self.control = known("parameter controller", asked.controller, CONTROLLERS)(node, asked)
         self.diagnostics = node.publisher(convert.DIAGNOSTICS, "/diagnostics", "reliable")
+        self.state, self.told = node.publisher("std_msgs/msg/String", "safety_state", "latched"), None
         node.subscribe(convert.JOINTS, "joint_states", self.joints, "reliable" if self.lockstep else "sensor")
         node.subscribe(convert.TRAJECTORY, "agent/trajectory", self.trajectory, "reliable")
         for qos in ("sensor", "reliable", "latched"):  # however the button sends
@@ -172,6 +173,7 @@ class SafetyNode:
             self.note(command)
         self.sent = self.as_message(command, now)
         self.commands(self.sent)
+        self.tell()
         self.control(self.sent, self.supervisor.stop_end())
         if self.ending and self.supervisor.stands:
             self.last_words -= 1
@@ -211,13 +213,23 @@ class SafetyNode:
             self.node.log(f"the log cannot be written any more: {error}")
             self.log = None
 
+    @property
+    def trouble(self) -> str:
+        """Why the robot does not do what was asked; "" while it does."""
+        if self.supervisor is None:
+            return "no joint state has come yet"
+        return f"stopped: {self.supervisor.stopped}" if self.supervisor.stopped else self.supervisor.trouble or self.supervisor.held
+
+    def tell(self) -> None:
+        if self.trouble != self.told:
+            self.told = self.trouble
+            self.state(message("std_msgs/msg/String")(self.told))
+
     def report(self) -> None:
-        supervisor = self.supervisor
-        trouble = "no joint state has come yet" if supervisor is None else (
-            supervisor.stopped or supervisor.trouble or supervisor.held)
-        stopped = supervisor is not None and bool(supervisor.stopped)
-        level = convert.ERROR if stopped else convert.WARN if trouble else convert.OK
-        self.diagnostics(convert.to_diagnostics(f"{self.node.name}: supervisor", level, trouble or "following", self.node.now()))
+        stopped = self.supervisor is not None and bool(self.supervisor.stopped)
+        level = convert.ERROR if stopped else convert.WARN if self.trouble else convert.OK
+        name = f"{self.node.name}: supervisor"
+        self.diagnostics(convert.to_diagnostics(name, level, self.trouble or "following", self.node.now()))
 
 
 def main() -> int:

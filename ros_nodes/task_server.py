@@ -35,12 +35,14 @@ class Goal:
 
 class TaskServer:
     """begin(instruction) makes the agent go for it, hold() makes it stand still. Somebody tells `judged` of a verdict and
-    `moved` when the robot moves: what has moved, and then stood for `settled` s, is taken for done."""
+    `moved` when the robot moves: what has moved, and then stood for `settled` s, is taken for done, unless it is `blocked`
+    (why the robot cannot do what it wants; "" if it can)."""
 
     def __init__(self, node, begin: Callable[[str], None], hold: Callable[[], None], settled: float):
         self.node, self.begin, self.hold, self.settled = node, begin, hold, settled
         self.goals: deque[Goal] = deque(maxlen=REMEMBERED)
         self.moved_at: float | None = None
+        self.blocked = ""
         name = "execute_task/_action"
         self.feedback = node.publisher(f"{KIND}_FeedbackMessage", f"{name}/feedback", "reliable")
         self.statuses = node.publisher("action_msgs/msg/GoalStatusArray", f"{name}/status", "latched")
@@ -111,6 +113,8 @@ class TaskServer:
         goal, now = self.running, self.node.now()
         if goal is None:
             return
+        if self.blocked:
+            self.unsettled()
         if self.moved_at is not None and now - self.moved_at > self.settled:
             self.finish(SUCCEEDED, True, f"stood still for {self.settled:g} s")
         elif goal.timeout and now - goal.began > goal.timeout:
@@ -119,7 +123,8 @@ class TaskServer:
         else:
             out = message(f"{KIND}_FeedbackMessage")()
             out.goal_id.uuid = goal.number
-            out.feedback.state, out.feedback.elapsed = "waiting" if self.moved_at is None else "moving", now - goal.began
+            state = f"blocked: {self.blocked}" if self.blocked else "waiting" if self.moved_at is None else "moving"
+            out.feedback.state, out.feedback.elapsed = state, now - goal.began
             self.feedback(out)
 
     def finish(self, status: int, success: bool, why: str) -> None:

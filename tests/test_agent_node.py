@@ -94,6 +94,21 @@ def test_after_an_emergency_stop_it_waits_for_a_new_instruction(policy):
     assert "plan" in robot.sense(10)
 
 
+def test_a_supervisor_that_stops_the_robot_ends_the_goal_and_one_that_brakes_does_not(policy):
+    robot = Robot(policy)
+    goal = message("soma_msgs/action/ExecuteTask_Goal")("reach the red cube", 0.0)
+    robot.node.services["execute_task/_action/send_goal"](goal=goal)
+    tell = robot.node.heard["safety_state"]
+    tell(message(STRING)("its own joint 4 is in the way"))
+    assert robot.agent.task.running is not None and robot.agent.task.blocked and "plan" in robot.sense(5)
+    tell(message(STRING)("stopped: 45 N of contact"))
+    assert robot.agent.task.running is None and robot.agent.task.goals[-1].why == "stopped: 45 N of contact"
+    assert robot.sense(10) == []
+    tell(message(STRING)(""))
+    robot.node.heard["instruction"](message(STRING)("pick up the green ball"))
+    assert "plan" in robot.sense(5)
+
+
 def test_fast_joint_states_are_not_all_answered(policy):
     robot = Robot(policy)
     robot.sense(5)

@@ -56,6 +56,19 @@ def test_it_follows_and_a_signal_brakes_before_it_ends():
     assert not arm.node.running and speeds[-1] == 0.0 and (np.diff(speeds)[3:] <= 1e-9).all()
 
 
+def test_it_says_once_why_the_robot_does_not_do_what_was_asked():
+    arm = Arm()
+    arm.go(0.3)
+    states = arm.node.sent["safety_state"]
+    assert [state.data for state in states] == [""]
+    arm.node.heard["emergency_stop"](message(BOOL)(True))
+    arm.go(0.3)
+    assert [state.data for state in states] == ["", "stopped: emergency stop"]
+    arm.node.heard["~/release"](message(EMPTY)())
+    arm.go(0.3)
+    assert [state.data for state in states] == ["", "stopped: emergency stop", ""]
+
+
 @pytest.mark.parametrize("given, why", [
     ({"workspace": [0.0, 0.0, 0.0, 1.0, 1.0]}, "workspace: least x"),
     ({"workspace": [0.0, 0.0, 0.5, 1.0, 1.0, 0.1]}, "workspace: least x"),

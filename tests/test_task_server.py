@@ -51,6 +51,19 @@ def test_a_goal_reports_and_ends_when_the_robot_has_moved_and_stands_still():
     assert len(waiting) == 1 and client.result(1)[0].status == SUCCEEDED  # who asks later is answered, too
 
 
+def test_what_the_supervisor_blocks_is_not_done_by_standing_still():
+    client = Client()
+    client.goal(1)
+    client.server.moved()
+    client.server.blocked = "too close to itself"
+    client.node.run(4.0)
+    assert client.statuses == [EXECUTING]
+    assert client.node.sent[ACTION + "feedback"][-1].feedback.state == "blocked: too close to itself"
+    client.server.blocked = ""
+    client.node.run(3.5)
+    assert client.statuses == [SUCCEEDED]
+
+
 def test_standing_in_trouble_is_not_having_done_it_and_who_interrupts_aborts():
     client = Client()
     client.goal(1)
