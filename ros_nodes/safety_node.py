@@ -216,9 +216,10 @@ class SafetyNode:
     @property
     def trouble(self) -> str:
         """Why the robot does not do what was asked; "" while it does."""
-        if self.supervisor is None:
+        supervisor = self.supervisor
+        if supervisor is None:
             return "no joint state has come yet"
-        return f"stopped: {self.supervisor.stopped}" if self.supervisor.stopped else self.supervisor.trouble or self.supervisor.held
+        return f"stopped: {supervisor.stopped}" if supervisor.stopped else supervisor.trouble or supervisor.held
 
     def tell(self) -> None:
         if self.trouble != self.told:
