@@ -176,10 +176,10 @@ class EmbodiedModel(nn.Module):
         senses = (self.felt(batch), _hide(sound, batch.absent.get("audio")),
                   {name: grid.unflatten(0, shape) for name, grid in grids.items()}, self.tool(batch), batch.absent)
         named = self.pointer(words, *senses)
-        acts = torch.cat([self.deliberation(acts[:, :, 0], words, named, asks_seen[0][..., :-1]), acts[:, :, 1:]], 2)
-        act = layout.act_indices()[:1]
-        return Mind(thought, visible[:, act], positions[:, act], acts[:, :, 0], self.pointer(acts, *senses), named, grids,
-                    sound)
+        first, guess = self.deliberation(acts[:, :, 0], words, named, asks_seen[0][..., :-1], self.tool(batch))
+        acts, act = torch.cat([first, acts[:, :, 1:]], 2), layout.act_indices()[:1]
+        goal = self.pointer(acts, *senses, guess)
+        return Mind(thought, visible[:, act], positions[:, act], acts[:, :, 0], goal, named, grids, sound)
 
     def recall(self, memory: Tensor) -> Thought:
         """What the backbone makes of the sound (B, N, D) alone, of which each token sees the last `self.memory` up to

@@ -26,7 +26,7 @@ UNKNOWN = -2.0  # a pixel target that no label says; -1: known to be out of view
 class Goal(NamedTuple):
     point: Tensor  # (B, K, A, 3) m, base frame: the guesses' fusion
     guesses: Tensor  # (B, K, A, G, 3) m
-    spreads: Tensor  # (B, K, A, G) m, of each guess
+    spreads: Tensor  # (B, K, A, G) m, of each guess; infinite where there is none
     readout: Tensor  # (B, K, A, D)
     logits: dict[str, Tensor]  # camera -> (B, K, A, P P + 1), the last: not in view
     spots: dict[str, Tensor]  # camera -> (B, K, A, 2), u and v in -1..1 if it is in view
@@ -102,7 +102,8 @@ class Guess(nn.Module):
 
 class GoalPointer(nn.Module):
     """forward: act (B, K, A, D), felt (B, K, S), heard (B, K, D): what is felt and heard now, grids {camera: (B, K, P, P,
-    W)}, tool (B, K, 3) m, absent {camera: (B,) bool} -> Goal.
+    W)}, tool (B, K, 3) m, absent {camera: (B,) bool}, first: a guess (B, K, 3) m of the first ask's goal from elsewhere and
+    its spread (B, K) m, or None -> Goal.
 
     The cameras are asked one after the other, each knowing what the ones before have found. The tool's place lets the
     readout hold the goal as the arm sees it (`reach`).
@@ -123,7 +124,7 @@ class GoalPointer(nn.Module):
         self.out = nn.Linear(size + 3 + 8, width)
 
     def forward(self, act: Tensor, felt: Tensor, heard: Tensor, grids: Mapping[str, Tensor], tool: Tensor,
-                absent: Mapping[str, Tensor]) -> Goal:
+                absent: Mapping[str, Tensor], first: tuple[Tensor, Tensor] | None = None) -> Goal:
         felt, heard = (x[:, :, None].expand(-1, -1, act.shape[2], -1) for x in (felt, heard))
         known = torch.cat([act, felt, heard], -1)
         guesses, logits, spots = [self.mind(torch.cat([act, heard], -1), felt, tool)], {}, {}
@@ -132,6 +133,7 @@ class GoalPointer(nn.Module):
             looks = self.looks[name](found[..., 3:])
             guesses.append(self.guess[name](torch.cat([found[..., :3], looks], -1), felt, tool))
             known = torch.cat([known, found], -1)
+        guesses.append(only_first(first, guesses[0][0]))
         points, spreads = (torch.cat(parts, 3) for parts in zip(*guesses))
         point = fused(points, spreads)
         way = reach(point - tool[:, :, None])
@@ -144,13 +146,18 @@ class Deliberation(nn.Module):
     places; they are waves of the places here (as in NeRF, Mildenhall et al. 2020), whose inner products tell how far two
     are apart.
 
-    forward: act (B, K, D), words (B, K, L, D), named: where they point, seen (B, K, L) bool -> (B, K, 1, D). It begins as
-    the <act> token as it is.
+    It makes a guess of its own, too: two of the named places are picked, and the goal stands somewhere about the first of
+    them, as behind an object on the way to its square.
+
+    forward: act (B, K, D), words (B, K, L, D), named: where they point, seen (B, K, L) bool, tool (B, K, 3) m ->
+    act (B, K, 1, D), which begins as it was, and the guess (B, K, 3) m with its spread (B, K) m, which begins as none.
     """
 
     WAVES = (0.1, 0.2, 0.4, 0.8)  # m
+    PICKS = 2
+    UNSURE = 1.9  # logarithm of the first spreads, in units of SCALE
 
-    def __init__(self, width: int, heads: int = 4, depth: int = 2):
+    def __init__(self, width: int, heads: int = 4, depth: int = 2, hidden: int = 128):
         super().__init__()
         self.grounded = nn.Linear(2 * width + 6 * len(self.WAVES), width)
         self.layers = nn.ModuleList(
@@ -159,19 +166,45 @@ class Deliberation(nn.Module):
         self.out = nn.Linear(width, width)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        self.pick = nn.Linear(width, self.PICKS * width)
+        self.about = nn.Sequential(nn.Linear(width + 8 * self.PICKS + 6, hidden), nn.SiLU(), nn.Linear(hidden, hidden),
+                                   nn.SiLU(), nn.Linear(hidden, 4))
+        nn.init.constant_(self.about[-1].bias[3:], self.UNSURE)
 
-    def forward(self, act: Tensor, words: Tensor, named: Goal, seen: Tensor) -> Tensor:
+    def forward(self, act: Tensor, words: Tensor, named: Goal, seen: Tensor,
+                tool: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         words = self.grounded(torch.cat([words, named.readout, self.waves(named.point)], -1))
         x = torch.cat([act[:, :, None], words], 2).flatten(0, 1)
         hidden = torch.cat([seen.new_zeros(*seen.shape[:2], 1), ~seen], -1).flatten(0, 1)
         for layer in self.layers:
             x = layer(x, src_key_padding_mask=hidden)
-        return (act + self.out(x[:, 0]).unflatten(0, act.shape[:2]))[:, :, None]
+        x = x.unflatten(0, act.shape[:2])
+        return (act + self.out(x[:, :, 0]))[:, :, None], self.guess(x, named.point, seen, tool)
+
+    def guess(self, x: Tensor, points: Tensor, seen: Tensor, tool: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, K, 1 + L, D): the <act> token and the words, points (B, K, L, 3) m."""
+        query = self.pick(x[:, :, 0]).unflatten(-1, (self.PICKS, -1))
+        score = (query @ x[:, :, 1:].transpose(-1, -2)).float() / x.shape[-1] ** 0.5
+        places = score.masked_fill(~seen[:, :, None], -1e4).softmax(-1) @ points.float()
+        way = places[:, :, 1] - places[:, :, 0]
+        between = torch.cat([way / 0.3, way / (way.norm(dim=-1, keepdim=True) + 0.01)], -1)
+        out = self.about(torch.cat([x[:, :, 0], reach(places - tool[:, :, None]).flatten(2), between], -1))
+        return places[:, :, 0] + 0.3 * out[..., :3], SCALE * out[..., 3].float().clamp(-5.0, 2.0).exp()
 
     def waves(self, point: Tensor) -> Tensor:
         """(..., 3) m -> (..., 6 waves)."""
         angle = (point[..., None] * (2 * math.pi / torch.tensor(self.WAVES, device=point.device))).flatten(-2)
         return torch.cat([angle.sin(), angle.cos()], -1)
+
+
+def only_first(guess: tuple[Tensor, Tensor] | None, like: Tensor) -> tuple[Tensor, Tensor]:
+    """A guess (B, K, 3) with its spread (B, K) for the first ask, none for the others, in the form of guesses like
+    (B, K, A, 2, 3): (B, K, A, 1, 3) and (B, K, A, 1)."""
+    point, spread = torch.zeros_like(like[:, :, :, :1]), torch.full_like(like[:, :, :, :1, 0], torch.inf)
+    if guess is None:
+        return point, spread
+    point, spread = (torch.cat([x[:, :, None, None].to(none), none[:, :, 1:]], 2) for x, none in zip(guess, (point, spread)))
+    return point, spread
 
 
 def fused(points: Tensor, spreads: Tensor) -> Tensor:
@@ -199,8 +232,9 @@ def point_loss(goal: Goal, point: Tensor, weight: Tensor) -> Tensor:
     """Distance (L1, in units of SCALE) of the fused point from the true one (B, K, A, 3), and the likelihood of each
     guess, a Laplace distribution of its spread (Kendall & Gal 2017); weight (B, K, A)."""
     off = (goal.point - point).abs().sum(-1) / SCALE
-    each = (goal.guesses - point[..., None, :]).abs().sum(-1)
-    surprise = (each / goal.spreads + 3 * (goal.spreads / SCALE).log()).mean(-1)
+    each, there = (goal.guesses - point[..., None, :]).abs().sum(-1), goal.spreads.isfinite()
+    spreads = goal.spreads.where(there, SCALE)
+    surprise = ((each / spreads + 3 * (spreads / SCALE).log()) * there).sum(-1) / there.sum(-1)
     return ((off + 0.2 * surprise) * weight).sum() / weight.sum().clamp(min=1.0)
 
 
