@@ -185,7 +185,8 @@ class Deliberation(nn.Module):
         """x (B, K, 1 + L, D): the <act> token and the words, points (B, K, L, 3) m."""
         query = self.pick(x[:, :, 0]).unflatten(-1, (self.PICKS, -1))
         score = (query @ x[:, :, 1:].transpose(-1, -2)).float() / x.shape[-1] ** 0.5
-        places = score.masked_fill(~seen[:, :, None], -1e4).softmax(-1) @ points.float()
+        chance = score.masked_fill(~seen[:, :, None], -1e4).softmax(-1) * seen[:, :, None]  # none where nothing was said
+        places = chance @ points.float()
         way = places[:, :, 1] - places[:, :, 0]
         between = torch.cat([way / 0.3, way / (way.norm(dim=-1, keepdim=True) + 0.01)], -1)
         out = self.about(torch.cat([x[:, :, 0], reach(places - tool[:, :, None]).flatten(2), between], -1))
