@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple
 
@@ -16,6 +17,7 @@ from agent.perception import SoundMemory
 from agent.processor import Processor
 from agent.spec import AUDIO, IMAGES, SENSE, STATE, TASK, TIME, Chunk, Spec, SpecError
 
+REMEMBERED = 20  # times at which the agent spoke
 CONFIDENCE = 0.8  # an utterance is taken for an instruction when its words are at least this likely on average
 
 
@@ -46,6 +48,7 @@ class MMLLMPolicy:
         require_same(self.model.spec, spec)
         self.random = torch.Generator(self.device).manual_seed(seed)
         self.detector = UtteranceDetector(spec.sample_rate)
+        self.own_voice: deque[tuple[float, float]] = deque(maxlen=REMEMBERED)
         self.spoken, self.aim = "", None
         self.sound = None
         if self.model.audio is not None:
@@ -68,9 +71,15 @@ class MMLLMPolicy:
         self.sound.push(samples, state)
         start = now - len(samples) / self.model.spec.sample_rate
         for utterance in self.detector.push(samples, start):
+            if any(utterance.start < end and begin < utterance.end for begin, end in self.own_voice):
+                continue
             words, sure = self.transcribe(utterance.waveform)
             if words and sure >= CONFIDENCE:
                 self.spoken = words
+
+    def spoke(self, start: float, end: float) -> None:
+        """The agent itself speaks from start to end (s): what is heard then is no instruction."""
+        self.own_voice.append((start, end))
 
     def transcribe(self, waveform: np.ndarray) -> tuple[str, float]:
         """Mono waveform (n,) -> (words, mean probability of the chosen words)."""

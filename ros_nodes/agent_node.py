@@ -23,6 +23,8 @@ from ros_nodes.task_server import TaskServer
 
 REMEMBERED = 1000  # commands
 TWICE = 0.5  # s within which the same instruction is one
+ECHO = 0.3  # s for which a room and a loudspeaker's buffers go on with what was said
+SPOKEN = 20  # times at which it spoke, that are remembered
 QUICKEST = 0.008  # s between two joint states that are answered
 NEVER = -1e9  # s
 STILL = 1e-4  # rad between two commands of a robot that stands
@@ -49,6 +51,7 @@ class AgentNode:
         "threads": Parameter(1, "of PyTorch", 1, 64),
         "settled": Parameter(3.0, "s of standing still, after moving, that end a goal of execute_task", 0.5, 60.0),
         "base": Parameter("base", "frame of the robot's base, in which agent/goal says where it goes"),
+        "talk": Parameter(False, "say aloud what was understood, and for which sensor it waits"),
         "compressed": Parameter(False, "take pictures from camera/NAME/image_raw/compressed"),
         "lockstep": Parameter(False, "answer a joint state only when all that belongs to it has come"),
         "autostart": Parameter(True, "configure and activate without being asked"),
@@ -60,7 +63,8 @@ class AgentNode:
         self.weights, self.arm = asked.weights, known("parameter arm", asked.arm, ARMS)
         self.joint_names = convert.joints_of(asked, self.arm)
         self.period, self.seed, self.bounds = asked.period, asked.seed, (asked.tolerance, asked.oldest)
-        self.lockstep, self.compressed, self.base = asked.lockstep, asked.compressed, asked.base
+        self.lockstep, self.compressed, self.base, self.talk = asked.lockstep, asked.compressed, asked.base, asked.talk
+        self.said: deque[tuple[float, float]] = deque(maxlen=SPOKEN)  # when the agent itself spoke, s
         self.settled, self.text, self.trouble, self.held, self.task = asked.settled, "", "", False, None
         self.told = ("", -TWICE)  # the last instruction, and when (s)
         self.diagnostics = node.publisher(convert.DIAGNOSTICS, "/diagnostics", "reliable")
@@ -83,6 +87,7 @@ class AgentNode:
         node = self.node
         self.trajectories = node.publisher(convert.TRAJECTORY, "agent/trajectory", "reliable")
         self.heard = node.publisher("std_msgs/msg/String", "agent/heard", "latched")
+        self.saying = node.publisher("std_msgs/msg/String", "say", "reliable")
         self.goal = node.publisher(convert.POINT_STAMPED, "agent/goal", "reliable")
         sensor = "reliable" if self.lockstep else "sensor"  # which takes what is sent either way
         for name in self.spec.cameras:
@@ -91,6 +96,7 @@ class AgentNode:
             node.subscribe(kind, topic, self.picture_of(name), sensor)
         if self.spec.microphones:
             node.subscribe(convert.AUDIO, "audio", self.audio, "stream")
+            node.subscribe(convert.AUDIO, "speech", self.own_voice, "reliable")
         for qos in ("latched", "reliable"):  # who sends once and for all, and who does not
             node.subscribe("std_msgs/msg/String", "instruction", self.instruct, qos)
         node.subscribe(convert.TRAJECTORY, "joint_commands", self.commanded, "reliable")
@@ -103,6 +109,8 @@ class AgentNode:
     def begin(self) -> None:
         """Forget what was sensed, heard and commanded, not the instruction."""
         self.policy.reset(self.spec, self.seed)
+        for start, end in self.said:
+            self.policy.spoke(start, end)
         self.senses = Senses(self.spec, *self.bounds)
         self.senses.instruct(self.text)
         self.commands: deque[JointState] = deque(maxlen=REMEMBERED)
@@ -133,6 +141,12 @@ class AgentNode:
         except convert.ConvertError as error:
             self.node.log(str(error))
 
+    def own_voice(self, audio) -> None:
+        """What a loudspeaker plays of what it says."""
+        start = convert.seconds(audio.header.stamp)
+        self.said.append((start, start + ECHO + len(audio.data) / max(1, audio.channels * audio.sample_rate)))
+        self.policy.spoke(*self.said[-1])
+
     def instruct(self, said) -> None:
         """What is latched comes twice."""
         now = time.monotonic()
@@ -146,6 +160,7 @@ class AgentNode:
         self.text, self.held = text, False
         self.begin()
         self.node.log(f"told: {text or '(listening)'}")
+        self.understood(text)
 
     def hold(self) -> None:
         """Fall silent until there is something new to do: the supervisor brings the robot to a stand."""
@@ -195,6 +210,7 @@ class AgentNode:
         if measured is None or (not self.lockstep and 0 < measured.stamp - self.answered < QUICKEST):
             return
         if measured.stamp < self.answered - self.bounds[1]:
+            self.said.clear()  # at times of another clock
             self.begin()
         if measured.stamp == self.answered and self.answer is not None:
             self.trajectories(self.answer)  # asked once more
@@ -259,9 +275,18 @@ class AgentNode:
             self.spoken = self.policy.spoken
             self.heard(message("std_msgs/msg/String")(self.spoken))
             self.node.log(f"heard: {self.spoken}")
+            self.understood(self.spoken)
         self.goal(convert.to_point(self.policy.aim.point, obs[TIME], self.base))
         start = self.command_at(JointState(obs[TIME], obs[STATE][:7].astype(float), float(obs[STATE][7])))
         return convert.to_trajectory(plan(chunk, self.spec.action, self.arm, start), self.joint_names)
+
+    def understood(self, words: str) -> None:
+        if words:
+            self.say(f"all right: {words}")
+
+    def say(self, text: str) -> None:
+        if self.talk:
+            self.saying(message("std_msgs/msg/String")(text))
 
     def stand(self, stamp: float, why: str):
         """A trajectory without points: nothing is to be followed."""
@@ -275,6 +300,7 @@ class AgentNode:
         self.trouble = trouble
         if sensor != before:
             self.node.log(trouble or "all sensors are back")
+            self.say(f"waiting for {sensor.rpartition('.')[2]}" if trouble else "going on")
             self.report()
 
     def report(self) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import queue
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from agent.hearing import UtteranceDetector
+from envs.tabletop.sound import SAMPLE_RATE
 from envs.tabletop.voices import NORMAL_SPEED, Voice, speak
 from ros_nodes import convert
 from ros_nodes.arguments import ArgumentError, Parameter, run
@@ -97,10 +98,33 @@ def sound_file(path: str, rate: int, channels: int) -> np.ndarray:
     return np.repeat(samples, channels, 1) if samples.shape[1] == 1 else samples
 
 
+class Mouth:
+    """Speaks what comes on /say (std_msgs/String), and tells on /speech (soma_msgs/Audio, one channel, stamped with the
+    time of its first sample) what is to be heard of it: whoever listens then knows its own voice. play(waveform (n,))."""
+
+    PARAMETERS = {"voice": Parameter("en-us+f3", "of espeak-ng, that speaks")}
+
+    def __init__(self, node, voice: str, now: Callable[[], float], play: Callable[[np.ndarray], None]):
+        self.node, self.now, self.play = node, now, play
+        self.voice = Voice("espeak", voice, NORMAL_SPEED)
+        self.speech = node.publisher(convert.AUDIO, "speech", "reliable")
+        node.subscribe(STRING, "say", self.say, "reliable")
+
+    def say(self, said) -> None:
+        try:
+            wave = speak(said.data, self.voice)
+        except ValueError as error:
+            self.node.log(f"not said: {error}")
+            return
+        self.node.log(f"says: {said.data}")
+        self.speech(convert.to_audio(wave[:, None], SAMPLE_RATE, self.now(), "loudspeaker"))
+        self.play(wave)
+
+
 class AudioNode:
     """Publishes what a microphone hears on /audio (soma_msgs/Audio, stamped with the time of its first sample), and on
     /audio/active (std_msgs/Bool, latched) whether somebody may be speaking, as the agent's own detector judges. Speaks
-    what is on /say (std_msgs/String) through a loudspeaker.
+    what is on /say through a loudspeaker.
     """
 
     PARAMETERS = {
@@ -110,20 +134,18 @@ class AudioNode:
         "rate": Parameter(16000, "Hz", 8000, 192000),
         "channels": Parameter(2, "microphones", 1, 16),
         "block": Parameter(0.02, "s of sound in a message", 0.01, 1.0),
-        "voice": Parameter("en-us+f3", "of espeak-ng, that speaks"),
-    }
+    } | Mouth.PARAMETERS
 
     def __init__(self, node, source: Source | None = None, play=None):
         self.node, asked = node, node.parameters(self.PARAMETERS)
-        self.rate, self.play, self.active = asked.rate, play or self.loudspeaker, None
+        self.rate, self.active = asked.rate, None
         block = round(asked.block * asked.rate)
         if asked.source:
             source = FileSource(asked.source, asked.rate, asked.channels, block, node.now(), asked.repeat)
         self.source = source or MicrophoneSource(asked.device, asked.rate, asked.channels, block, node.now)
-        self.voice, self.detector = Voice("espeak", asked.voice, NORMAL_SPEED), UtteranceDetector(asked.rate)
+        self.mouth, self.detector = Mouth(node, asked.voice, node.now, play or self.loudspeaker), UtteranceDetector(asked.rate)
         self.audio = node.publisher(convert.AUDIO, "audio", "stream")
         self.activity = node.publisher(BOOL, "audio/active", "latched")
-        node.subscribe(STRING, "say", self.say, "reliable")
         node.timer(asked.block / 2, self.listen)
 
     def listen(self) -> None:
@@ -135,18 +157,9 @@ class AudioNode:
                 self.active = self.detector.active
                 self.activity(message(BOOL)(self.active))
 
-    def say(self, said) -> None:
+    def loudspeaker(self, wave: np.ndarray) -> None:
         try:
-            wave = speak(said.data, self.voice)
-        except ValueError as error:
-            self.node.log(f"not said: {error}")
-            return
-        self.node.log(f"says: {said.data}")
-        self.play(wave, 16000)
-
-    def loudspeaker(self, wave: np.ndarray, rate: int) -> None:
-        try:
-            sound_cards().play(wave, rate)
+            sound_cards().play(wave, SAMPLE_RATE)
         except ArgumentError as error:
             self.node.log(str(error))
 

@@ -18,6 +18,7 @@ from ros_nodes.controllers import CONTROLLERS
 from ros_nodes.interfaces import message
 
 WRENCH = "geometry_msgs/msg/WrenchStamped"
+ENDING = "the supervisor ends"
 LAST_WORDS = 10  # commands to stand that are sent before the end, so that one comes
 
 
@@ -45,7 +46,7 @@ class SafetyNode:
         "tick": Parameter(0.01, "s from one command to the next", 0.001, 0.1),
         "lockstep": Parameter(False, "commands of a whole period at each sign of life"),
         "period": Parameter(0.1, "s of the robot's control, for lockstep", 0.01, 1.0),
-        "log": Parameter("", "file that events are added to"),
+        "log": Parameter("", "file that events are added to; it also remembers an emergency stop over a restart"),
         "controller": Parameter("none", f"of ros2_control that drives the arm: one of {', '.join(CONTROLLERS)}"),
         "effort": Parameter(20.0, "N that the gripper may press with, by controller action", 0.0, 200.0),
     } | convert.PARAMETERS
@@ -68,7 +69,8 @@ class SafetyNode:
         self.log = Path(asked.log).open("a") if asked.log else None
         self.supervisor: Supervisor | None = None
         self.answered, self.sent, self.moved = -1.0, None, False
-        self.pressed = asked.begin_stopped  # the emergency stop, before there was a supervisor to latch it
+        # the emergency stop, before there was a supervisor to latch it
+        self.pressed = asked.begin_stopped or bool(asked.log and ended_stopped(Path(asked.log)))
         self.gathered, self.force, self.ending = convert.Gathered(self.names), None, False  # force: (s, N)
         self.last_words = LAST_WORDS
         self.commands = node.publisher(convert.TRAJECTORY, "joint_commands", "reliable")
@@ -186,7 +188,7 @@ class SafetyNode:
         if self.supervisor is None or self.lockstep:
             self.node.stop()
         else:
-            self.supervisor.stop(self.node.now(), "the supervisor ends")
+            self.supervisor.stop(self.node.now(), ENDING)
 
     def as_message(self, command: Command, now: float):
         out, point = convert.header(message(convert.TRAJECTORY)(), now), message(convert.POINT)()
@@ -231,6 +233,19 @@ class SafetyNode:
         level = convert.ERROR if stopped else convert.WARN if self.trouble else convert.OK
         name = f"{self.node.name}: supervisor"
         self.diagnostics(convert.to_diagnostics(name, level, self.trouble or "following", self.node.now()))
+
+
+def ended_stopped(log: Path) -> bool:
+    """Whether the last supervisor that wrote this log of events died, or ended, with an emergency stop not released."""
+    stopped = False
+    for line in log.read_text(errors="replace").splitlines() if log.is_file() else ():
+        try:
+            event = json.loads(line)
+            kind, detail = event["kind"], event["detail"]
+        except (ValueError, TypeError, KeyError):  # the line at which it was killed
+            continue
+        stopped = (stopped or detail != ENDING) if kind == "stop" else stopped and kind != "released"
+    return stopped
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ from envs.arm import JointState
 from envs.tabletop.env import TabletopEnv
 from ros_nodes import convert
 from ros_nodes.arguments import ArgumentError, Parameter, run
+from ros_nodes.audio_node import Mouth
 from ros_nodes.interfaces import message
 
 SETTLE = 0.3  # s of the wall clock between a new episode and its first observation: all have heard of it by then
@@ -41,7 +42,7 @@ class SimNode:
         "lockstep": Parameter(False, "each control period waits for its command"),
         "rate": Parameter(50.0, "Hz of joint states, sound and control; 10 in lock-step", 10.0, 250.0),
         "camera_rate": Parameter(30.0, "Hz of each camera; 10 in lock-step", 1.0, 100.0),
-    }
+    } | Mouth.PARAMETERS
 
     def __init__(self, node):
         self.node, asked = node, node.parameters(self.PARAMETERS)
@@ -63,6 +64,7 @@ class SimNode:
         node.subscribe(convert.TRAJECTORY, "joint_commands", self.command, "reliable")
         node.subscribe("std_msgs/msg/Empty", "~/reset", lambda _: self.reset(), "reliable")
         node.service("std_srvs/srv/Trigger", "~/reset", self.reset_asked)
+        self.mouth = Mouth(node, asked.voice, lambda: self.now, lambda wave: self.env.say(wave))
         self.start = 0.0  # the clock's time (s) at which the running episode began
         self.reset()
         node.timer(*(AGAIN, self.again) if self.lockstep else (self.env.period, self.keep_up))

@@ -117,3 +117,21 @@ def test_fast_joint_states_are_not_all_answered(policy):
         robot.node.time = now = 100.1 + 0.001 * k
         robot.node.heard["joint_states"](convert.to_joints(JointState(now, np.array(PANDA.home), 0.08), TABLETOP))
     assert 5 <= len(robot.node.sent["agent/trajectory"]) - first <= 14
+
+
+def test_it_says_what_it_understood_and_does_not_take_its_own_words_for_an_instruction(policy):
+    silent = Robot(policy)
+    assert silent.sense(20) and not silent.node.sent["say"]
+    robot = Robot(policy, talk=True)
+    assert [said.data for said in robot.node.sent["say"]] == ["all right: pick up the red cube"]
+    robot.sense(20)
+    robot.sense(20, without="front")
+    robot.sense(20)
+    assert [said.data for said in robot.node.sent["say"][1:]] == ["waiting for front", "going on"]
+    robot.node.heard["speech"](convert.to_audio(np.zeros((RATE, 1), np.float32), RATE, 101.0))
+    assert list(policy.own_voice) == [(101.0, pytest.approx(102.3))]
+    robot.node.heard["instruction"](message(STRING)("pick up the green ball"))
+    assert robot.sense(3) and len(policy.own_voice) == 1
+    robot.step = -100  # the clock jumps back
+    robot.sense(2)
+    assert not policy.own_voice

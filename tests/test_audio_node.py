@@ -47,11 +47,14 @@ def test_a_repeated_file_goes_on(tmp_path):
 
 def test_what_is_to_be_said_is_spoken(spoken):
     node, played = HandNode(source=str(spoken[0])), []
-    AudioNode(node, play=lambda wave, rate: played.append((wave, rate)))
+    AudioNode(node, play=played.append)
     node.heard["say"](message("std_msgs/msg/String")("I hold the red cube"))
-    assert len(played) == 1 and played[0][1] == SAMPLE_RATE and 1.0 < len(played[0][0]) / SAMPLE_RATE < 3.0
+    assert len(played) == 1 and 1.0 < len(played[0]) / SAMPLE_RATE < 3.0
+    [told] = node.sent["speech"]
+    assert convert.seconds(told.header.stamp) == node.time
+    np.testing.assert_allclose(convert.from_audio(told, SAMPLE_RATE, 1)[:, 0], played[0], atol=1e-4)
     node.heard["say"](message("std_msgs/msg/String")(""))
-    assert len(played) == 1 and "nothing to be spoken" in node.said[-1]
+    assert len(played) == len(node.sent["speech"]) == 1 and "nothing to be spoken" in node.said[-1]
 
 
 def test_files_that_are_none_are_named(tmp_path):

@@ -7,12 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import envs  # noqa: F401
-from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, ActionSpec, Chunk, Spec, SpecError
+from agent.spec import AUDIO, STATE, TASK, TIME, ActionSpec, Chunk, Spec, SpecError
 from envs.arm import PANDA, JointState, ee_delta_action
 from envs.tabletop.env import TabletopEnv
 from policies.base import rollout
 from policies.chunking import JointPlayer, NativePlayer
-from policies.mmllm import MMLLMPolicy
 from policies.scripted import ExpertPolicy, TakeOver, turns
 from policies.simple import RandomPolicy, ReplayPolicy
 
@@ -258,69 +257,6 @@ def test_numbers_that_do_not_fit_are_refused(numbers):
     env = tabletop()
     with pytest.raises(ValueError, match=next(iter(numbers))):
         rollout(env, RandomPolicy(), seed=0, **numbers)
-
-
-@pytest.fixture(scope="module")
-def mind():
-    """An untrained model for the tabletop."""
-    import torch
-    import yaml
-
-    from agent import checkpoint
-    from agent.processor import Processor
-    from agent.tokenizer import train_tokenizer
-    from tests.tiny import SENTENCES, awaken, tiny_config
-
-    torch.manual_seed(0)
-    spec, tokenizer, config = tabletop().unwrapped.policy_spec, train_tokenizer(SENTENCES), tiny_config()
-    assert yaml.safe_dump(config)
-    model = checkpoint.new_model(config, spec, tokenizer)
-    awaken(model)
-    return MMLLMPolicy(model, Processor(spec, tokenizer, config["image_size"]))
-
-
-def test_the_mind_reads_pixels_sound_state_and_words_alone(mind):
-    """Hidden simulator state is changed, what is sensed is not: the actions stay bit for bit."""
-    env = tabletop().unwrapped
-    obs, _ = env.reset(seed=0)
-    seen = dict(obs) | env.images()
-    mind.reset(env.policy_spec, 0)
-    before = mind.act(seen).actions
-    env.world.data.qpos[9:] += 0.1
-    env.world.data.qvel[:] += 1.0
-    env.task.time_limit = 0.1
-    mind.reset(env.policy_spec, 0)
-    assert np.array_equal(mind.act(seen).actions, before)
-    other = dict(seen) | {IMAGES + "front": env.images()[IMAGES + "front"][::-1].copy()}
-    mind.reset(env.policy_spec, 0)
-    assert not np.array_equal(mind.act(other).actions, before)
-
-
-def test_the_mind_follows_what_is_spoken_as_what_is_written(mind):
-    """Once it is understood; before, it knows that it has not been told. What is written counts."""
-    env = tabletop(instruct="voice").unwrapped
-    obs, _ = env.reset(seed=2)
-    seen = dict(obs) | env.images()
-
-    def act(written, spoken):
-        mind.reset(env.policy_spec, 0)
-        mind.spoken = spoken
-        return mind.act(seen | {TASK: written}).actions
-
-    told = act("put the red cube in the blue bowl", "")
-    np.testing.assert_array_equal(act("", "put the red cube in the blue bowl"), told)
-    np.testing.assert_array_equal(act("put the red cube in the blue bowl", "pick up the green ball"), told)
-    assert not np.array_equal(act("", ""), told)
-
-
-def test_the_mind_plays_an_episode_the_same_twice(mind):
-    runs = [rollout(tabletop(max_episode_steps=12), mind, seed=5, options={"instruct": "text"}) for _ in range(2)]
-    assert runs[0].reward == runs[1].reward and runs[0].seconds == runs[1].seconds
-
-
-def test_the_mind_refuses_a_robot_that_it_did_not_learn(mind):
-    with pytest.raises(SpecError, match="control_hz 10.0, this robot has 25.0"):
-        mind.reset(tabletop(control_hz=25.0).unwrapped.policy_spec, 0)
 
 
 def test_learner_and_expert_take_turns():

@@ -56,6 +56,23 @@ def test_it_follows_and_a_signal_brakes_before_it_ends():
     assert not arm.node.running and speeds[-1] == 0.0 and (np.diff(speeds)[3:] <= 1e-9).all()
 
 
+def test_an_emergency_stop_outlives_the_supervisor_where_there_is_a_log(tmp_path):
+    log = tmp_path / "safety.jsonl"
+    arm = Arm(log=str(log))
+    assert arm.go(0.5)[-1] > 0.3
+    arm.node.heard["emergency_stop"](message(BOOL)(True))
+    arm.go(0.05)
+    with log.open("a") as f:
+        f.write('{"time": 1, "ki')  # it was killed
+    again = Arm(log=str(log))
+    assert not again.go(0.3).any() and again.safety.trouble == "stopped: emergency stop"
+    again.node.heard["~/release"](message(EMPTY)())
+    assert again.go(0.5)[-1] > 0.3
+    again.safety.wind_down()
+    again.go(0.4)
+    assert Arm(log=str(log)).go(0.5)[-1] > 0.3  # a supervisor that was ended is not one that was stopped
+
+
 def test_it_says_once_why_the_robot_does_not_do_what_was_asked():
     arm = Arm()
     arm.go(0.3)

@@ -324,6 +324,23 @@ def test_voice_and_world_are_kept_apart():
     assert np.abs(env.tracks["voice"]).max() == 0
 
 
+def test_the_agent_hears_its_own_voice():
+    """After it has begun to speak, in both ears alike, and as a sound of the world."""
+    env, wave = fast("reach"), np.sin(np.arange(2400) / 5).astype(np.float32)
+
+    def heard(speaks):
+        env.reset(seed=0)
+        for step in range(5):
+            if speaks and step == 2:
+                env.say(wave)
+            env.step(env.expert_action())
+            yield env.tracks["world"]
+
+    extra = np.array(list(heard(True))) - np.array(list(heard(False)))
+    assert not extra[:2].any() and np.abs(extra[2]).max() > 0.5 and not np.abs(extra[4]).max() > 1e-3
+    np.testing.assert_allclose(extra[..., 0], extra[..., 1], atol=1e-6)
+
+
 def test_ringing_is_louder_at_the_nearer_ear():
     env = fast("press_buzzer")
     agree = []

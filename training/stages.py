@@ -91,11 +91,12 @@ def dagger(cfg: Mapping[str, Any]) -> Trainer:
 
 
 def with_practice(cfg: Mapping[str, Any], folders: list[str], practice: list[str]) -> dict[str, Any]:
-    """The settings of `demos` for demonstrations and the rounds of practice so far, which share `share` of a batch."""
+    """The settings of `demos` for demonstrations, with their `shares` or equal ones, and the rounds of practice so far,
+    which have `share` of a batch."""
     if not practice:
         return dict(cfg)
-    share = cfg["stage"]["share"]
-    shares = [(1 - share) / len(folders)] * len(folders) + [share / len(practice)] * len(practice)
+    share, own = cfg["stage"]["share"], cfg["stage"]["shares"] or [1] * len(folders)
+    shares = [(1 - share) * part / sum(own) for part in own] + [share / len(practice)] * len(practice)
     return dict(cfg) | {"data": ",".join(folders + practice), "stage": dict(cfg["stage"]) | {"shares": shares}}
 
 

@@ -8,6 +8,7 @@ from envs.tabletop.physics import World
 from envs.tabletop.sound import MICROPHONES, SAMPLE_RATE, Soundscape, mix
 from envs.tabletop.tasks.base import Task
 
+LOUDSPEAKER = (-0.15, 0.0, 0.30)  # of the agent, behind the arm, m
 OPERATOR = ((-0.40, -0.90, 0.30), (0.20, 0.90, 0.70))  # (min, max) of where the operator's mouth is, m
 VOICE_STARTS = (0.2, 1.0)  # s
 
@@ -30,6 +31,10 @@ class Ears:
         for position, waveform in task.sounds(world, duration):
             self.soundscape.play(world.time, position, waveform)
             self.source, self.silent_from = np.array(position), world.time + len(waveform) / SAMPLE_RATE
+
+    def say(self, time: float, waveform: np.ndarray) -> None:
+        """The agent's own voice, from `time` (s) on, which its microphones hear, too."""
+        self.soundscape.play(time, LOUDSPEAKER, waveform)
 
     def sounding(self, since: float) -> np.ndarray:
         """(4,): whether the task's sound was emitted after `since` (s), and where; zeros if not."""

@@ -156,6 +156,10 @@ class TabletopEnv(gym.Env):
         info = {"success": success, "reward_terms": terms, "annotation": self.annotation()}
         return self._observation(), float(reward), success or failure, late and not (success or failure), info
 
+    def say(self, waveform: np.ndarray) -> None:
+        """The agent speaks: float32 (n,) at SAMPLE_RATE, as heard at 1 m, from now on. Its own microphones hear it."""
+        self._ears.say(self.time, waveform)
+
     def _follow(self, action) -> JointState:
         """The joint target of the coming period: what the action means, or a kick in its place."""
         kick = self._next_kick()

@@ -18,6 +18,7 @@ ARGUMENTS = {
     "episodes": ("0", int, "after which all ends; 0: when it is stopped", ("sim",)),
     "lockstep": ("false", bool, "as fast as it goes, each control period waiting for its command", ("sim", "agent", "safety")),
     "weights": ("pocket", str, "a shipped name or a checkpoint's folder", ("agent",)),
+    "talk": ("false", bool, "the agent says aloud what it understood; its microphones hear that, too", ("agent",)),
     "threads": ("1", int, "of PyTorch", ("agent",)),
     "log": ("", str, "file that the supervisor's interventions are added to", ("safety",)),
 }

@@ -1,0 +1,93 @@
+"""The MM-LLM as a policy: what it acts on, what it takes for an instruction, whom it refuses."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import envs  # noqa: F401
+from agent import checkpoint
+from agent.processor import Processor
+from agent.spec import IMAGES, STATE, TASK, SpecError
+from agent.tokenizer import train_tokenizer
+from envs.tabletop.sound import SAMPLE_RATE
+from envs.tabletop.voices import Voice, speak
+from policies.base import rollout
+from policies.mmllm import MMLLMPolicy
+from tests.tiny import SENTENCES, awaken, tiny_config
+
+
+def world(**kwargs):
+    return gym.make("soma/Tabletop-v0", task="pick_up", action="joint_position", lazy_images=True, disable_env_checker=True,
+                    **kwargs)
+
+
+@pytest.fixture(scope="module")
+def mind():
+    """An untrained model for the tabletop."""
+    torch.manual_seed(0)
+    spec, tokenizer, config = world().unwrapped.policy_spec, train_tokenizer(SENTENCES), tiny_config()
+    assert yaml.safe_dump(config)
+    model = checkpoint.new_model(config, spec, tokenizer)
+    awaken(model)
+    return MMLLMPolicy(model, Processor(spec, tokenizer, config["image_size"]))
+
+
+def test_the_mind_reads_pixels_sound_state_and_words_alone(mind):
+    """Hidden simulator state is changed, what is sensed is not: the actions stay bit for bit."""
+    env = world().unwrapped
+    obs, _ = env.reset(seed=0)
+    seen = dict(obs) | env.images()
+    mind.reset(env.policy_spec, 0)
+    before = mind.act(seen).actions
+    env.world.data.qpos[9:] += 0.1
+    env.world.data.qvel[:] += 1.0
+    env.task.time_limit = 0.1
+    mind.reset(env.policy_spec, 0)
+    assert np.array_equal(mind.act(seen).actions, before)
+    other = dict(seen) | {IMAGES + "front": env.images()[IMAGES + "front"][::-1].copy()}
+    mind.reset(env.policy_spec, 0)
+    assert not np.array_equal(mind.act(other).actions, before)
+
+
+def test_the_mind_follows_what_is_spoken_as_what_is_written(mind):
+    """Once it is understood; before, it knows that it has not been told. What is written counts."""
+    env = world(instruct="voice").unwrapped
+    obs, _ = env.reset(seed=2)
+    seen = dict(obs) | env.images()
+
+    def act(written, spoken):
+        mind.reset(env.policy_spec, 0)
+        mind.spoken = spoken
+        return mind.act(seen | {TASK: written}).actions
+
+    told = act("put the red cube in the blue bowl", "")
+    np.testing.assert_array_equal(act("", "put the red cube in the blue bowl"), told)
+    np.testing.assert_array_equal(act("put the red cube in the blue bowl", "pick up the green ball"), told)
+    assert not np.array_equal(act("", ""), told)
+
+
+def test_the_mind_does_not_follow_its_own_voice(mind, monkeypatch):
+    env = world().unwrapped
+    obs, _ = env.reset(seed=0)
+    monkeypatch.setattr(mind, "transcribe", lambda waveform: ("all right", 1.0))
+    voice = speak("all right: pick up the green ball", Voice("espeak", "en-us+f3"))
+    sound = np.concatenate([np.zeros(SAMPLE_RATE), voice, np.zeros(SAMPLE_RATE)]).astype(np.float32)
+    begin, end = 1.0, 1.0 + len(voice) / SAMPLE_RATE
+    for own, understood in (([], "all right"), ([(begin, end)], ""), ([(0.0, 0.4), (end + 1.0, end + 2.0)], "all right")):
+        mind.reset(env.policy_spec, 0)
+        for interval in own:
+            mind.spoke(*interval)
+        mind.hear(np.repeat(sound[:, None], 2, 1), len(sound) / SAMPLE_RATE, obs[STATE])
+        assert mind.spoken == understood
+
+
+def test_the_mind_plays_an_episode_the_same_twice(mind):
+    runs = [rollout(world(max_episode_steps=12), mind, seed=5, options={"instruct": "text"}) for _ in range(2)]
+    assert runs[0].reward == runs[1].reward and runs[0].seconds == runs[1].seconds
+
+
+def test_the_mind_refuses_a_robot_that_it_did_not_learn(mind):
+    with pytest.raises(SpecError, match="control_hz 10.0, this robot has 25.0"):
+        mind.reset(world(control_hz=25.0).unwrapped.policy_spec, 0)
