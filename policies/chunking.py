@@ -165,6 +165,10 @@ class NativePlayer:
             action = self.chunk.actions[max(index, 0)]
         return np.clip(action, self.kind.low, self.kind.high).astype(np.float32)
 
+    def ended(self, now: float) -> bool:
+        """Whether all that was decided has passed; nothing was, perhaps."""
+        return self.chunk is None or now >= self.chunk.stamp + len(self.chunk.actions) / self.chunk.hz - 1e-4
+
 
 def rest(kind: ActionSpec, last: np.ndarray) -> np.ndarray:
     """The action (A,) that stays where `last` led: no delta and the gripper as it was; other kinds repeat the last."""

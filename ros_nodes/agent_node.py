@@ -1,40 +1,37 @@
-"""The agent on a robot: what it senses comes in as topics, what it decides goes out as joint trajectories."""
+"""The agent on a robot: what it senses comes in as topics, what it decides goes out as joint trajectories, or as the speed of a
+mobile base."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections import deque
-from dataclasses import replace
 
-import numpy as np
 import torch
 
 from agent.perception import Senses, Stale
 from agent.processor import resize
 from agent.spec import AUDIO, IMAGES, STATE, TIME, SpecError
-from envs.arm import ARMS, JointState, arm_state, plan
 from policies.mmllm import MMLLMPolicy
 from ros_nodes import convert
 from ros_nodes.arguments import Parameter, known, run
+from ros_nodes.bodies import BODIES, Arm, Base
 from ros_nodes.interfaces import message
 from ros_nodes.lifecycle import ACTIVE, Lifecycle
 from ros_nodes.task_server import TaskServer
 
-REMEMBERED = 1000  # commands
 TWICE = 0.5  # s within which the same instruction is one
 ECHO = 0.3  # s for which a room and a loudspeaker's buffers go on with what was said
 SPOKEN = 20  # times at which it spoke, that are remembered
 QUICKEST = 0.008  # s between two joint states that are answered
 NEVER = -1e9  # s
-STILL = 1e-4  # rad between two commands of a robot that stands
 
 
 class AgentNode:
     """Decides each `period` s of what its sensors' stamps say, on the newest observation that all of them agree on. Each
-    joint state that brings nothing to decide is answered by a trajectory without points: a sign of life of this loop. While
-    a sensor is late, missing or frozen, which diagnostics name, the supervisor is asked for a stand. A stamp that goes
-    back begins everything anew.
+    state of its body (ros_nodes/bodies.py) that brings nothing to decide is answered, too: a sign of life of this loop.
+    While a sensor is late, missing or frozen, which diagnostics name, a stand is asked for. A stamp that goes back begins
+    everything anew.
 
     A managed node: `configure` loads the weights and subscribes, `activate` begins to decide, `deactivate` falls silent,
     so that the supervisor brings the robot to a stand and holds it. The action execute_task takes an instruction as a
@@ -43,7 +40,7 @@ class AgentNode:
 
     PARAMETERS = {
         "weights": Parameter("pocket", "a shipped name or a checkpoint's folder"),
-        "arm": Parameter("panda", f"one of {', '.join(ARMS)}"),
+        "body": Parameter("arm", f"what it moves: one of {', '.join(BODIES)}"),
         "period": Parameter(0.3, "s from one decision to the next", 0.02, 5.0),
         "tolerance": Parameter(0.05, "s that the stamps of one observation may be apart", 0.0, 1.0),
         "oldest": Parameter(0.15, "s that an observation may be old", 0.02, 5.0),
@@ -55,13 +52,12 @@ class AgentNode:
         "compressed": Parameter(False, "take pictures from camera/NAME/image_raw/compressed"),
         "lockstep": Parameter(False, "answer a joint state only when all that belongs to it has come"),
         "autostart": Parameter(True, "configure and activate without being asked"),
-    } | convert.PARAMETERS
+    } | Arm.PARAMETERS | Base.PARAMETERS
 
     def __init__(self, node, policy=None):
         self.node, self.policy, asked = node, policy, node.parameters(self.PARAMETERS)
         torch.set_num_threads(asked.threads)
-        self.weights, self.arm = asked.weights, known("parameter arm", asked.arm, ARMS)
-        self.joint_names = convert.joints_of(asked, self.arm)
+        self.weights, self.body = asked.weights, known("parameter body", asked.body, BODIES)(asked)
         self.period, self.seed, self.bounds = asked.period, asked.seed, (asked.tolerance, asked.oldest)
         self.lockstep, self.compressed, self.base, self.talk = asked.lockstep, asked.compressed, asked.base, asked.talk
         self.said: deque[tuple[float, float]] = deque(maxlen=SPOKEN)  # when the agent itself spoke, s
@@ -76,20 +72,20 @@ class AgentNode:
             self.life.change("activate")
 
     def configure(self) -> None:
-        """Raises CheckpointError where there are no such weights."""
+        """Raises CheckpointError where there are no such weights, ArgumentError for those of another body."""
         self.policy = self.policy or MMLLMPolicy.load(self.weights)
         self.spec = self.policy.model.spec
-        self.begin()
         if self.task is None:
             self.subscribe()
+        self.begin()
 
     def subscribe(self) -> None:
         node = self.node
-        self.trajectories = node.publisher(convert.TRAJECTORY, "agent/trajectory", "reliable")
+        sensor = "reliable" if self.lockstep else "sensor"  # which takes what is sent either way
+        self.body.connect(node, self.spec, self.felt, self.commanded, sensor)
         self.heard = node.publisher("std_msgs/msg/String", "agent/heard", "latched")
         self.saying = node.publisher("std_msgs/msg/String", "say", "reliable")
         self.goal = node.publisher(convert.POINT_STAMPED, "agent/goal", "reliable")
-        sensor = "reliable" if self.lockstep else "sensor"  # which takes what is sent either way
         for name in self.spec.cameras:
             topic = f"camera/{name}/image_raw"
             kind, topic = (convert.COMPRESSED, f"{topic}/compressed") if self.compressed else (convert.IMAGE, topic)
@@ -99,8 +95,6 @@ class AgentNode:
             node.subscribe(convert.AUDIO, "speech", self.own_voice, "reliable")
         for qos in ("latched", "reliable"):  # who sends once and for all, and who does not
             node.subscribe("std_msgs/msg/String", "instruction", self.instruct, qos)
-        node.subscribe(convert.TRAJECTORY, "joint_commands", self.commanded, "reliable")
-        node.subscribe(convert.JOINTS, "joint_states", self.joints, sensor)
         node.subscribe("std_msgs/msg/Bool", "emergency_stop", self.emergency, "sensor")
         node.subscribe("std_msgs/msg/String", "safety_state", self.supervised, "latched")
         node.subscribe("std_msgs/msg/String", "episode", self.judged, "latched")
@@ -113,9 +107,9 @@ class AgentNode:
             self.policy.spoke(start, end)
         self.senses = Senses(self.spec, *self.bounds)
         self.senses.instruct(self.text)
-        self.commands: deque[JointState] = deque(maxlen=REMEMBERED)
+        self.body.forget()
         self.decided = self.answered = NEVER
-        self.unheard, self.gathered = None, convert.Gathered(self.joint_names)  # unheard: since when sound is late, s
+        self.unheard = None  # since when sound is late, s
         self.spoken, self.answer, self.pending = "", None, None
 
     # ---- what comes in
@@ -189,21 +183,16 @@ class AgentNode:
         if success is not None:
             self.task.judged(success)
 
-    def commanded(self, trajectory) -> None:
-        """What the robot was told, for the time at which its last point is reached."""
-        try:
-            command = convert.from_command(trajectory, self.joint_names)
-        except convert.ConvertError as error:
-            self.node.log(f"passed over: {error}")
-            return
-        if self.commands and np.abs(command.position - self.commands[-1].position).max() > STILL:
+    def commanded(self, moving: bool) -> None:
+        """The robot was told where to be, or how fast."""
+        if moving:
             self.task.moved()
-        self.commands.append(command)
         self.attend()
 
-    def joints(self, state) -> None:
+    def felt(self, state) -> None:
+        """The body's own state."""
         try:
-            measured = self.gathered.take(state)
+            measured = self.body.take(state)
         except convert.ConvertError as error:
             self.node.log(str(error))
             return
@@ -213,61 +202,60 @@ class AgentNode:
             self.said.clear()  # at times of another clock
             self.begin()
         if measured.stamp == self.answered and self.answer is not None:
-            self.trajectories(self.answer)  # asked once more
+            self.body.send(self.answer)  # asked once more
             return
         self.pending = measured
         self.attend()
 
     def attend(self) -> None:
-        """Answer the joint state that waits, in lock-step once all that belongs to it is here."""
+        """Answer the state that waits, in lock-step once all that belongs to it is here."""
         measured = self.pending
-        if measured is None or self.held or self.life.state != ACTIVE:
+        if measured is None:
             return
-        self.senses.sense(STATE, measured.stamp, arm_state(self.arm, measured, self.command_at(measured)))
+        if self.held or self.life.state != ACTIVE:
+            self.pending = None
+            self.body.rest(measured)
+            return
+        self.senses.sense(STATE, measured.stamp, self.body.state(measured))
         if not self.lockstep or (self.senses.complete(measured.stamp) and self.knows_command(measured.stamp)):
             self.pending = None
             self.live(measured)
 
     def knows_command(self, stamp: float) -> bool:
         """Whether the command whose time is `stamp` has come; none has for the first state of all."""
-        first = self.answer is None
-        return first or (bool(self.commands) and self.commands[-1].stamp >= stamp - 1e-3)
-
-    def command_at(self, measured: JointState) -> JointState:
-        """What was commanded last for the time of a measurement; the measurement itself where nothing was."""
-        known = [command for command in self.commands if command.stamp <= measured.stamp + 1e-6]
-        return replace(known[-1] if known else measured, stamp=measured.stamp)
+        return self.answer is None or self.body.told_until(stamp)
 
     # ---- what goes out
 
-    def live(self, measured: JointState) -> None:
+    def live(self, measured) -> None:
         """Decide if it is time, else say that this loop is alive; ask for a stand while a sensor is late or frozen."""
         now = measured.stamp if self.lockstep else self.node.now()
         try:
             due = self.senses.fresh(now) >= self.decided + self.period - 1e-6
-            self.answer = self.decide(now) if due else convert.header(message(convert.TRAJECTORY)(), measured.stamp)
+            self.answer = self.decide(now, measured) if due else self.body.go_on(measured)
         except (Stale, SpecError) as error:
-            self.not_now(error, measured.stamp)
+            self.not_now(error, measured)
             return
         self.complain("")
         self.answered, self.unheard = measured.stamp, None
-        self.trajectories(self.answer)
+        self.body.send(self.answer)
 
-    def not_now(self, error: Exception, stamp: float) -> None:
+    def not_now(self, error: Exception, measured) -> None:
         """Ask for a stand; for sound that is a little late, wait."""
+        stamp = measured.stamp
         late = isinstance(error, Stale) and error.sensor == AUDIO
         self.unheard = (stamp if self.unheard is None else self.unheard) if late else None
         if late and stamp - self.unheard <= self.bounds[1]:
-            self.trajectories(convert.header(message(convert.TRAJECTORY)(), stamp))
+            self.body.send(self.body.go_on(measured))
             return
         self.complain(str(error))
         self.decided = NEVER  # as soon as it can be
         self.task.unsettled()  # standing like this is not having done it
         if not self.lockstep:
-            self.answered, self.answer = stamp, self.stand(stamp, str(error))
-            self.trajectories(self.answer)
+            self.answered, self.answer = stamp, self.body.stand(measured, str(error))
+            self.body.send(self.answer)
 
-    def decide(self, now: float):
+    def decide(self, now: float, measured):
         obs = self.senses.observation(now)
         chunk = self.policy.act(obs)
         self.decided = obs[TIME]
@@ -276,9 +264,9 @@ class AgentNode:
             self.heard(message("std_msgs/msg/String")(self.spoken))
             self.node.log(f"heard: {self.spoken}")
             self.understood(self.spoken)
-        self.goal(convert.to_point(self.policy.aim.point, obs[TIME], self.base))
-        start = self.command_at(JointState(obs[TIME], obs[STATE][:7].astype(float), float(obs[STATE][7])))
-        return convert.to_trajectory(plan(chunk, self.spec.action, self.arm, start), self.joint_names)
+        if self.body.aims:
+            self.goal(convert.to_point(self.policy.aim.point, obs[TIME], self.base))
+        return self.body.follow(chunk, obs, measured)
 
     def understood(self, words: str) -> None:
         if words:
@@ -287,12 +275,6 @@ class AgentNode:
     def say(self, text: str) -> None:
         if self.talk:
             self.saying(message("std_msgs/msg/String")(text))
-
-    def stand(self, stamp: float, why: str):
-        """A trajectory without points: nothing is to be followed."""
-        out = convert.header(message(convert.TRAJECTORY)(), stamp, why)
-        out.joint_names = list(self.joint_names.names)
-        return out
 
     def complain(self, trouble: str) -> None:
         """Say what keeps from deciding, once for each sensor."""

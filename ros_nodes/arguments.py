@@ -104,7 +104,7 @@ def of_files(files: Sequence[str], node: str) -> dict[str, Any]:
 
 def usage(name: str, build) -> str:
     """What a node does, and its parameters."""
-    rows = [f"  {key + ' := ' + str(p.default):28s}{p.about}{f' ({p.range})' if p.range else ''}"
+    rows = [f"  {key + ' := ' + str(p.default):27s} {p.about}{f' ({p.range})' if p.range else ''}"
             for key, p in (build.PARAMETERS | {"use_sim_time": USE_SIM_TIME}).items()]
     return "\n".join([f"{name}: {inspect.getdoc(build)}", "", "Parameters (--ros-args -p NAME:=VALUE):", *rows])
 

@@ -37,6 +37,9 @@ geometry_msgs/msg/PoseStamped: std_msgs/msg/Header header, geometry_msgs/msg/Pos
 geometry_msgs/msg/Transform: geometry_msgs/msg/Vector3 translation, geometry_msgs/msg/Quaternion rotation
 geometry_msgs/msg/Twist: geometry_msgs/msg/Vector3 linear, geometry_msgs/msg/Vector3 angular
 geometry_msgs/msg/TwistStamped: std_msgs/msg/Header header, geometry_msgs/msg/Twist twist
+geometry_msgs/msg/PoseWithCovariance: geometry_msgs/msg/Pose pose, float64[36] covariance
+geometry_msgs/msg/TwistWithCovariance: geometry_msgs/msg/Twist twist, float64[36] covariance
+nav_msgs/msg/Odometry: std_msgs/msg/Header header, string child_frame_id, geometry_msgs/msg/PoseWithCovariance pose, geometry_msgs/msg/TwistWithCovariance twist
 geometry_msgs/msg/Wrench: geometry_msgs/msg/Vector3 force, geometry_msgs/msg/Vector3 torque
 geometry_msgs/msg/WrenchStamped: std_msgs/msg/Header header, geometry_msgs/msg/Wrench wrench
 sensor_msgs/msg/Image: std_msgs/msg/Header header, uint32 height, uint32 width, string encoding, uint8 is_bigendian, uint32 step, uint8[] data
