@@ -152,6 +152,6 @@ def _power_spectra(samples: np.ndarray, hop: int) -> np.ndarray:
     """(n, C) -> (F, hop + 1): mean square per frequency of each pair of neighbouring hops, mean over the channels."""
     count = max(len(samples) // hop - 1, 0)
     index = np.arange(count)[:, None] * hop + np.arange(2 * hop)
-    window = np.hanning(2 * hop)[:, None] * np.sqrt(8 / 3) / (2 * hop)
-    spectra = np.fft.rfft(samples[index] * window, axis=1)
-    return 2 * np.mean(np.abs(spectra) ** 2, axis=2)
+    window = (np.hanning(2 * hop)[:, None] * np.sqrt(8 / 3) / (2 * hop)).astype(np.float32)
+    spectra = np.fft.rfft(np.asarray(samples, np.float32)[index] * window, axis=1)
+    return 2 * np.mean(spectra.real**2 + spectra.imag**2, axis=2)

@@ -38,6 +38,7 @@ from agent.tokenizer import encode
 
 OBJECTS = "annotation.objects"
 MAX_TEXT = 48
+KNOWN_TEXTS = 10_000  # whose tokens are remembered
 MENTIONS = 4  # things named in an instruction at most
 
 
@@ -82,6 +83,7 @@ class Processor:
 
     def __init__(self, spec: Spec, tokenizer: PreTrainedTokenizerBase, image_size: int):
         self.spec, self.tokenizer, self.image_size = spec, tokenizer, image_size
+        self._known_ids: dict[str, list[int]] = {}
 
     def __call__(self, samples: Sequence[Mapping]) -> Batch:
         batch = Batch(text=self.text([s[TASK] for s in samples]), known=self.known(samples))
@@ -107,11 +109,19 @@ class Processor:
     def token_at(self, sentence: str, end: int) -> int:
         """The token with which the first `end` characters of a sentence end; -1 for end -1 and behind MAX_TEXT tokens.
         Tokens do not cross words, so these are the tokens of the beginning alone."""
-        count = len(encode(self.tokenizer, sentence[:end])) if end >= 0 else 0
+        count = len(self.ids(sentence[:end])) if end >= 0 else 0
         return count - 1 if count <= MAX_TEXT else -1
 
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a text. The same few names and sentences come again and again in training."""
+        if text not in self._known_ids:
+            if len(self._known_ids) >= KNOWN_TEXTS:
+                self._known_ids.clear()
+            self._known_ids[text] = encode(self.tokenizer, text)
+        return self._known_ids[text]
+
     def text(self, sentences: Sequence[str]) -> Tensor:
-        ids = [encode(self.tokenizer, s)[:MAX_TEXT] for s in sentences]
+        ids = [self.ids(s)[:MAX_TEXT] for s in sentences]
         out = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.int64)
         for row, one in zip(out, ids):
             row[: len(one)] = torch.tensor(one, dtype=torch.int64)

@@ -116,8 +116,9 @@ class ConvAttention(nn.Module):
 
     def attend(self, x: Tensor, seen: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mask = (seen | ~seen.any(1, keepdim=True))[:, None, None, :]
-        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        score = (q @ k.transpose(-1, -2)).float() / q.shape[-1] ** 0.5
+        seen = (seen | ~seen.any(1, keepdim=True))[:, None, None, :]
+        y = score.masked_fill(~seen, -torch.inf).softmax(-1).to(v.dtype) @ v
         return self.out(y.transpose(1, 2).flatten(2))
 
     def convolve(self, x: Tensor, seen: Tensor) -> Tensor:
