@@ -166,6 +166,22 @@ def test_dropout_hides_as_often_as_it_says():
     assert not absent["front"].any() and absent["wrist"].all() and 0.3 < absent["state"].float().mean() < 0.7
 
 
+def test_who_must_hear_is_never_drawn_deaf_and_no_less_often():
+    """Episode 1 is of a task that makes a sound."""
+    recorded = Recorded()
+    recorded.episodes[1].info = {"task_name": "press_buzzer"}
+    recorded.data[SOURCE] = np.zeros((sum(LENGTHS), 4), np.float32)
+    recorded.data[SOURCE][20:, 0] = 1.0
+    data = DemoWindows(recorded, recorded, Processor(tiny_spec(), train_tokenizer(SENTENCES), 32), 4, 4, 1, 0,
+                       lambda tracks, rng: tracks["world"], Dropout(all_audio=0.3))
+    assert data.loud.tolist() == [False, True]
+    batches = [data[n] for n in range(400)]
+    loud = np.array([(batch.state[:, 0, 0] >= LENGTHS[0]).numpy() for batch in batches])
+    deaf = np.array([batch.audio is None for batch in batches])
+    assert not loud[deaf].any() and deaf.mean() == pytest.approx(0.3, abs=0.06)
+    assert loud.mean() == pytest.approx(data.chances[1], abs=0.05)
+
+
 def test_data_from_elsewhere_needs_no_labels():
     data, recorded = windows()
     for key in (FOCUS, OBJECTS, SURPRISE, HEARD):

@@ -42,7 +42,7 @@ def foreseen(surprise: np.ndarray, start: int, horizon: int) -> int:
 @dataclass
 class Dropout:
     """Probabilities with which a modality is hidden from the backbone for a whole sample. all_audio: with which a whole
-    batch has no sound, which costs a third less time."""
+    batch has no sound, which costs a third less time; it is of episodes in which the task makes none."""
 
     front: float = 0.02
     wrist: float = 0.05
@@ -67,12 +67,22 @@ class DemoWindows:
         self.columns = reader.columns()
         lengths = np.array([e.length for e in reader.episodes])
         self.chances = np.sqrt(lengths) / np.sqrt(lengths).sum()  # short tasks are not drowned by long ones
+        self.loud = self.of_sounding_tasks()
+
+    def of_sounding_tasks(self) -> np.ndarray:
+        """Of each episode, whether its task is one that makes sounds, in this episode or in another."""
+        sounding = self.columns[SOURCE][:, 0] > 0 if SOURCE in self.columns else np.zeros(len(self.columns[ACTION]), bool)
+        heard = np.array([sounding[e.start : e.start + e.length].any() for e in self.reader.episodes])
+        names = np.array([e.info.get("task_name", f"number {i}") for i, e in enumerate(self.reader.episodes)])
+        return np.isin(names, names[heard])
 
     def __getitem__(self, n: int) -> Batch:
         return batch_of([self], [1.0], n)
 
-    def draw(self, rng: np.random.Generator, deaf: bool) -> dict:
-        return self.sample(int(rng.choice(len(self.chances), p=self.chances)), rng, deaf)
+    def draw(self, rng: np.random.Generator, loud: bool, deaf: bool) -> dict:
+        """Of an episode in which the task makes a sound, or of one in which it makes none."""
+        chances = self.chances * (self.loud == loud)
+        return self.sample(int(rng.choice(len(chances), p=chances / chances.sum())), rng, deaf)
 
     def collate(self, samples: list[dict], rng: np.random.Generator) -> Batch:
         batch = self.processor(samples)
@@ -183,9 +193,19 @@ def mentioned(task: str, objects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def batch_of(windows: Sequence[DemoWindows], shares: Sequence[float], n: int) -> Batch:
-    """The n-th batch of datasets of one robot, each drawn with its share; it depends on the first one's seed and n."""
+    """The n-th batch of datasets of one robot, each drawn with its share; it depends on the first one's seed and n.
+
+    Whoever has to hear a task's sound is not drawn for a batch without sound, and as much more often for the others."""
     first = windows[0]
     rng = np.random.default_rng([first.seed, n])
-    deaf = bool(rng.random() < first.dropout.all_audio)
-    chosen = rng.choice(len(windows), first.batch, p=shares)
-    return first.collate([windows[i].draw(rng, deaf) for i in chosen], rng)
+    kinds = np.array([[share * w.chances[w.loud == loud].sum() for loud in (False, True)]
+                      for w, share in zip(windows, shares)])  # (datasets, quiet and loud)
+    quiet, loud = kinds.sum(0)
+    silent = min(first.dropout.all_audio, quiet)
+    deaf = bool(rng.random() < silent)
+    louds = rng.random(first.batch) < (0.0 if deaf else loud / (1 - silent))
+    samples = []
+    for kind in louds.astype(int):
+        i = rng.choice(len(windows), p=kinds[:, kind] / kinds[:, kind].sum())
+        samples.append(windows[i].draw(rng, bool(kind), deaf))
+    return first.collate(samples, rng)
