@@ -20,6 +20,7 @@ from ros_nodes.interfaces import message
 from ros_nodes.lifecycle import ACTIVE, Lifecycle
 from ros_nodes.task_server import TaskServer
 
+LASTING = 1.0  # s of trouble that are worth a word: it could cover an instruction
 TWICE = 0.5  # s within which the same instruction is one
 ECHO = 0.3  # s for which a room and a loudspeaker's buffers go on with what was said
 SPOKEN = 20  # times at which it spoke, that are remembered
@@ -62,6 +63,7 @@ class AgentNode:
         self.lockstep, self.compressed, self.base, self.talk = asked.lockstep, asked.compressed, asked.base, asked.talk
         self.said: deque[tuple[float, float]] = deque(maxlen=SPOKEN)  # when the agent itself spoke, s
         self.settled, self.text, self.trouble, self.held, self.task = asked.settled, "", "", False, None
+        self.since, self.announced = 0.0, False  # of the trouble: when it began (s), and whether that was said aloud
         self.told = ("", -TWICE)  # the last instruction, and when (s)
         self.diagnostics = node.publisher(convert.DIAGNOSTICS, "/diagnostics", "reliable")
         node.timer(1.0, self.report)
@@ -282,10 +284,16 @@ class AgentNode:
         self.trouble = trouble
         if sensor != before:
             self.node.log(trouble or "all sensors are back")
-            self.say(f"waiting for {sensor.rpartition('.')[2]}" if trouble else "going on")
+            self.since = self.node.now()
+            if self.announced:
+                self.say("going on")
+                self.announced = False
             self.report()
 
     def report(self) -> None:
+        if self.trouble and not self.announced and self.node.now() - self.since > LASTING:
+            self.announced = True
+            self.say(f"waiting for {self.trouble.partition(':')[0].rpartition('.')[2]}")
         level, state = (convert.WARN, self.trouble) if self.trouble else (convert.OK, self.life.state)
         self.diagnostics(convert.to_diagnostics(f"{self.node.name}: senses", level, state, self.node.now()))
 

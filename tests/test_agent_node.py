@@ -126,10 +126,15 @@ def test_it_says_what_it_understood_and_does_not_take_its_own_words_for_an_instr
     assert [said.data for said in robot.node.sent["say"]] == ["all right: pick up the red cube"]
     robot.sense(20)
     robot.sense(20, without="front")
+    robot.agent.report()
+    robot.sense(20)
+    assert len(robot.node.sent["say"]) == 1  # not of a moment
+    robot.sense(80, without="front")
+    robot.agent.report()
     robot.sense(20)
     assert [said.data for said in robot.node.sent["say"][1:]] == ["waiting for front", "going on"]
-    robot.node.heard["speech"](convert.to_audio(np.zeros((RATE, 1), np.float32), RATE, 101.0))
-    assert list(policy.own_voice) == [(101.0, pytest.approx(102.3))]
+    robot.node.heard["speech"](convert.to_audio(np.zeros((RATE, 1), np.float32), RATE, 102.0))
+    assert list(policy.own_voice) == [(102.0, pytest.approx(103.3))]
     robot.node.heard["instruction"](message(STRING)("pick up the green ball"))
     assert robot.sense(3) and len(policy.own_voice) == 1
     robot.step = -100  # the clock jumps back
