@@ -31,10 +31,12 @@ class Aim(NamedTuple):
 
 class MMLLMPolicy:
     """Plays an EmbodiedModel. What was heard since the last decision must be in the next observation. `spoken`: the words
-    that were understood last; `aim`: where it goes, None before the first decision."""
+    that were understood last; `aim`: where it goes, None before the first decision; `own_voice`: from when to when (s) the agent
+    itself spoke."""
 
     def __init__(self, model: EmbodiedModel, processor: Processor, device: str = "cpu"):
         self.model, self.processor, self.device = model.to(device).eval(), processor, device
+        self.own_voice: deque[tuple[float, float]] = deque(maxlen=REMEMBERED)
         self.reset(model.spec, 0)
 
     @classmethod
@@ -44,11 +46,11 @@ class MMLLMPolicy:
         return cls(model, processor, device)
 
     def reset(self, spec: Spec, seed: int) -> None:
-        """Forget everything. Raises SpecError where the robot senses or does other things than the model learned."""
+        """Forget everything but when the agent itself speaks: that goes on being heard. Raises SpecError where the
+        robot senses or does other things than the model learned."""
         require_same(self.model.spec, spec)
         self.random = torch.Generator(self.device).manual_seed(seed)
         self.detector = UtteranceDetector(spec.sample_rate)
-        self.own_voice: deque[tuple[float, float]] = deque(maxlen=REMEMBERED)
         self.spoken, self.aim = "", None
         self.sound = None
         if self.model.audio is not None:

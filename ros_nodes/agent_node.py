@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
 
 import torch
 
@@ -23,7 +22,6 @@ from ros_nodes.task_server import TaskServer
 LASTING = 1.0  # s of trouble that are worth a word: it could cover an instruction
 TWICE = 0.5  # s within which the same instruction is one
 ECHO = 0.3  # s for which a room and a loudspeaker's buffers go on with what was said
-SPOKEN = 20  # times at which it spoke, that are remembered
 QUICKEST = 0.008  # s between two joint states that are answered
 NEVER = -1e9  # s
 
@@ -61,7 +59,6 @@ class AgentNode:
         self.weights, self.body = asked.weights, known("parameter body", asked.body, BODIES)(asked)
         self.period, self.seed, self.bounds = asked.period, asked.seed, (asked.tolerance, asked.oldest)
         self.lockstep, self.compressed, self.base, self.talk = asked.lockstep, asked.compressed, asked.base, asked.talk
-        self.said: deque[tuple[float, float]] = deque(maxlen=SPOKEN)  # when the agent itself spoke, s
         self.settled, self.text, self.trouble, self.held, self.task = asked.settled, "", "", False, None
         self.since, self.announced = 0.0, False  # of the trouble: when it began (s), and whether that was said aloud
         self.told = ("", -TWICE)  # the last instruction, and when (s)
@@ -105,8 +102,6 @@ class AgentNode:
     def begin(self) -> None:
         """Forget what was sensed, heard and commanded, not the instruction."""
         self.policy.reset(self.spec, self.seed)
-        for start, end in self.said:
-            self.policy.spoke(start, end)
         self.senses = Senses(self.spec, *self.bounds)
         self.senses.instruct(self.text)
         self.body.forget()
@@ -140,8 +135,7 @@ class AgentNode:
     def own_voice(self, audio) -> None:
         """What a loudspeaker plays of what it says."""
         start = convert.seconds(audio.header.stamp)
-        self.said.append((start, start + ECHO + len(audio.data) / max(1, audio.channels * audio.sample_rate)))
-        self.policy.spoke(*self.said[-1])
+        self.policy.spoke(start, start + ECHO + len(audio.data) / max(1, audio.channels * audio.sample_rate))
 
     def instruct(self, said) -> None:
         """What is latched comes twice."""
@@ -201,7 +195,7 @@ class AgentNode:
         if measured is None or (not self.lockstep and 0 < measured.stamp - self.answered < QUICKEST):
             return
         if measured.stamp < self.answered - self.bounds[1]:
-            self.said.clear()  # at times of another clock
+            self.policy.own_voice.clear()  # at times of another clock
             self.begin()
         if measured.stamp == self.answered and self.answer is not None:
             self.body.send(self.answer)  # asked once more

@@ -76,11 +76,13 @@ def test_the_mind_does_not_follow_its_own_voice(mind, monkeypatch):
     sound = np.concatenate([np.zeros(SAMPLE_RATE), voice, np.zeros(SAMPLE_RATE)]).astype(np.float32)
     begin, end = 1.0, 1.0 + len(voice) / SAMPLE_RATE
     for own, understood in (([], "all right"), ([(begin, end)], ""), ([(0.0, 0.4), (end + 1.0, end + 2.0)], "all right")):
-        mind.reset(env.policy_spec, 0)
+        mind.own_voice.clear()
         for interval in own:
             mind.spoke(*interval)
+        mind.reset(env.policy_spec, 0)
         mind.hear(np.repeat(sound[:, None], 2, 1), len(sound) / SAMPLE_RATE, obs[STATE])
         assert mind.spoken == understood
+    mind.own_voice.clear()
 
 
 def test_the_mind_plays_an_episode_the_same_twice(mind):

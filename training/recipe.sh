@@ -1,5 +1,5 @@
 #!/bin/sh
-# The shipped weights from nothing: demonstrations, imitation with rounds of practice, the recogniser.
+# Weights for the tabletop from nothing: demonstrations, imitation with rounds of practice, the recogniser.
 #
 #   sh training/recipe.sh [FOLDER [SEED]]      # outputs/pocket and 0; SOMA=COMMAND where soma is elsewhere
 #
