@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from tests.little_workers import train_together
 from tests.tiny import tiny_model, tiny_sample
 from training.data.windows import foreseen
-from training.train import Average, Schedule, Trainer, TrainError, bf16, parameter_groups
+from training.optimizers import KINDS
+from training.train import Average, Schedule, Trainer, TrainError, bf16, freeze
 from training.workers import together
 
 
@@ -38,15 +39,16 @@ def weights(out):
     return load_file(out / "weights" / "model.safetensors")
 
 
-def test_a_run_that_was_interrupted_ends_with_the_same_bits(tmp_path):
+@pytest.mark.parametrize("optimizer", KINDS)
+def test_a_run_that_was_interrupted_ends_with_the_same_bits(tmp_path, optimizer):
     torch.set_num_threads(1)
-    whole = trainer(tmp_path / "whole", 6)
+    whole = trainer(tmp_path / "whole", 6, optimizer=optimizer)
     whole.run()
-    first = trainer(tmp_path / "parts", 6)
+    first = trainer(tmp_path / "parts", 6, optimizer=optimizer)
     first.data = Interrupt(first.data, at=4)
     with pytest.raises(KeyboardInterrupt):
         first.run()
-    second = trainer(tmp_path / "parts", 6)
+    second = trainer(tmp_path / "parts", 6, optimizer=optimizer)
     second.run()
     assert second.step == 6
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
@@ -106,12 +108,14 @@ def test_only_what_is_named_is_trained(tmp_path):
 def test_a_name_that_matches_nothing_is_an_error():
     model, _, _ = tiny_model()
     with pytest.raises(TrainError, match="'backbne.'.*backbone"):
-        parameter_groups(model, Schedule(train=("backbne.",)))
+        freeze(model, Schedule(train=("backbne.",)))
 
 
-def test_unknown_precision_is_named():
+def test_unknown_precision_and_optimiser_are_named(tmp_path):
     with pytest.raises(TrainError, match="fp8.*auto, bf16, fp32"):
         bf16("fp8")
+    with pytest.raises(TrainError, match="'lion'.*adamw, muon"):
+        trainer(tmp_path, 1, optimizer="lion")
 
 
 def test_schedule_warms_up_and_falls():

@@ -15,12 +15,14 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from agent import checkpoint
 from agent.model import EmbodiedModel
+from training.optimizers import KINDS, optimizers
 from training.workers import one_thread_each
 
 
@@ -37,7 +39,8 @@ class Schedule:
     rate: float = 1e-3
     warmup: int = 300
     floor: float = 0.02
-    decay: float = 0.05  # AdamW's weight decay, matrices only
+    optimizer: str = "adamw"  # or muon (hidden matrices; AdamW moves the rest)
+    decay: float = 0.05  # weight decay, matrices only
     clip: float = 1.0
     ema: float = 0.998
     save_every: int = 500
@@ -75,17 +78,14 @@ def share_of_cpu() -> bool:
     return "RANK" in os.environ and not torch.cuda.is_available()
 
 
-def parameter_groups(model: nn.Module, schedule: Schedule) -> list[dict]:
-    """Freeze what no prefix names; weight decay for matrices. Raises TrainError for a prefix that matches nothing."""
+def freeze(model: nn.Module, schedule: Schedule) -> None:
+    """Freeze what no prefix names. Raises TrainError for a prefix that matches nothing."""
     for prefix in schedule.train:
         if not any(name.startswith(prefix) for name, _ in model.named_parameters()):
             parts = sorted({name.split(".")[0] for name, _ in model.named_parameters()})
             raise TrainError(f"train: no parameter begins with {prefix!r}; the model's parts are {parts}")
     for name, p in model.named_parameters():
         p.requires_grad_(p.requires_grad and name.startswith(tuple(schedule.train)))
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [{"params": [p for p in trained if p.ndim >= 2], "weight_decay": schedule.decay},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0}]
 
 
 class Average:
@@ -127,13 +127,15 @@ class Trainer:
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a batch without sound, a stage without speech
         self.accelerator = Accelerator(cpu=share_of_cpu(), kwargs_handlers=[unused])
         self.bf16 = bf16(schedule.precision)
-        groups = parameter_groups(model, schedule)
-        self.optimizer = torch.optim.AdamW(groups, lr=schedule.rate, betas=(0.9, 0.98), eps=1e-8, fused=True)
+        if schedule.optimizer not in KINDS:
+            raise TrainError(f"optimizer {schedule.optimizer!r}: allowed are {', '.join(KINDS)}")
+        freeze(model, schedule)
+        self.optimizers = optimizers(model, schedule.optimizer, schedule.rate, schedule.decay, self.bf16)
         if schedule.compile:
             if shutil.which("g++") is None and shutil.which("clang++") is None:
                 raise TrainError("compile needs a C++ compiler (g++ or clang++); without one, schedule.compile=false")
             model.compile_busiest()
-        self.ready, self.optimizer = self.accelerator.prepare(model, self.optimizer)
+        self.ready, *self.optimizers = self.accelerator.prepare(model, *self.optimizers)
         self.average = Average(model, schedule.ema)  # of the weights where they are now
 
     def run(self, until: int | None = None) -> None:
@@ -162,7 +164,7 @@ class Trainer:
         """One optimiser step. All random numbers of a step come from its own seed, so a resumed run is the same run."""
         place = self.step * self.accelerator.num_processes + self.accelerator.process_index
         torch.manual_seed(self.schedule.seed * 1_000_003 + place)
-        for group in self.optimizer.param_groups:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = self.schedule.at(self.step)
         device = self.accelerator.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
@@ -170,8 +172,9 @@ class Trainer:
         total = sum(self.schedule.weights.get(name, 1.0) * value for name, value in losses.items())
         self.accelerator.backward(total)
         norm = self.accelerator.clip_grad_norm_(self.ready.parameters(), self.schedule.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.average.update(self.model)
         self.step += 1
         seen = {name: value.detach() for name, value in losses.items()} | {"gradient": norm}
@@ -186,7 +189,7 @@ class Trainer:
         raw = {name: p.detach().cpu().contiguous().clone() for name, p in self.model.named_parameters()}
         save_file(raw, folder / "model.tmp")
         save_file(self.average.values, folder / "average.tmp")
-        save_file(flat_optimizer(self.optimizer), folder / "optimizer.tmp")
+        save_file(flat_state(self.optimizers), folder / "optimizer.tmp")
         for name in ("model", "average", "optimizer"):
             (folder / f"{name}.tmp").replace(folder / f"{name}.safetensors")
         (folder / "step.json").write_text(json.dumps({"step": self.step, "average": self.average.step}))
@@ -202,22 +205,22 @@ class Trainer:
         self.step, self.average.step = at["step"], at["average"]
         self.model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
         self.average.values = load_file(folder / "average.safetensors", device=str(self.accelerator.device))
-        load_flat_optimizer(self.optimizer, load_file(folder / "optimizer.safetensors"))
+        load_flat_state(self.optimizers, load_file(folder / "optimizer.safetensors"))
 
 
-def flat_optimizer(optimizer) -> dict[str, torch.Tensor]:
-    """An optimiser's state as named tensors (safetensors holds nothing else)."""
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{key}": value.detach().cpu().clone() for i, s in state.items() for key, value in s.items()}
+def flat_state(optimizers: list[Optimizer]) -> dict[str, torch.Tensor]:
+    """The optimisers' states as named tensors (safetensors holds nothing else)."""
+    return {f"{n}.{i}.{key}": value.detach().cpu().clone() for n, optimizer in enumerate(optimizers)
+            for i, state in optimizer.state_dict()["state"].items() for key, value in state.items()}
 
 
-def load_flat_optimizer(optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    whole = optimizer.state_dict()
-    state: dict[int, dict] = {}
+def load_flat_state(optimizers: list[Optimizer], tensors: Mapping[str, torch.Tensor]) -> None:
+    states: list[dict[int, dict]] = [{} for _ in optimizers]
     for name, value in tensors.items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+        n, i, key = name.split(".", 2)
+        states[int(n)].setdefault(int(i), {})[key] = value
+    for optimizer, state in zip(optimizers, states):
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 class Log:
