@@ -103,6 +103,7 @@ class Supervisor:
         self.proposal: JointTrajectory | None = None
         self.stopped = ""  # why, while an emergency stop is latched
         self.held = ""  # why the loop that decides wants a stand
+        self.refused = ""  # why the last proposal was, if it was
         self.alive = self.measured = self.force = None  # times of the last signs of life; the last JointState; N
         self.now, self.events = -np.inf, []
         self.trouble, self.troubled = "", -np.inf  # the last one, "" once it is over; when it was there last
@@ -132,13 +133,15 @@ class Supervisor:
             self.hold(now, why, "refused")
             return False
         if why := self.fault(proposal, now):
-            self._note(now, "refused", why)
+            if why != self.refused:  # while stopped it is the same again and again
+                self._note(now, "refused", why)
+            self.refused = why
             return False
         self.beat(now)
         low, high = self.limits.q_min, self.limits.q_max
         if ((proposal.positions < low) | (proposal.positions > high)).any():
             self._note(now, "clipped", "positions outside the joints' ranges")
-        self.held = ""
+        self.held = self.refused = ""
         self.proposal = replace(proposal, positions=np.clip(proposal.positions, low, high))
         return True
 
@@ -177,7 +180,8 @@ class Supervisor:
         """The explicit end of an emergency stop; what was proposed before is forgotten."""
         if self.stopped:
             self._note(now, "released", self.stopped)
-        self.stopped, self.trouble, self.proposal = "", "", None
+        self.stopped = self.trouble = self.refused = ""
+        self.proposal = None
 
     def anchor(self, state: JointState) -> None:
         """The robot was put elsewhere (a simulation began anew, somebody led it by hand): stand still there. An emergency
