@@ -49,7 +49,7 @@ class Episode:
     interventions: list[Event] = field(default_factory=list)  # of the safety supervisor
 
 
-def rollout(env: gym.Env, policy: Policy, seed: int, *, options: dict | None = None, decide_every: int = 4,
+def rollout(env: gym.Env, policy: Policy, seed: int, *, options: dict | None = None, decide_every: int = 3,
             delay_steps: int = 0, blend: float = 0.0, safety: bool = False, record: Record | None = None) -> Episode:
     """One episode. A decision is made every `decide_every` control steps, sooner where the chunk would run out before,
     and takes effect `delay_steps` later; what has passed of it by then is not played.

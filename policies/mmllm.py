@@ -59,8 +59,7 @@ class MMLLMPolicy:
 
     def act(self, obs: Mapping[str, Any]) -> Chunk:
         self.model.spec.check(obs)
-        if self.sound is not None:
-            self.hear(obs[AUDIO], float(obs[TIME]), obs[STATE])
+        self.hear(obs.get(AUDIO), float(obs[TIME]), obs[STATE])
         batch = self.batch(obs)
         with torch.inference_mode():
             decision = self.model.act(batch.to(self.device), self.random)
@@ -69,7 +68,10 @@ class MMLLMPolicy:
         return Chunk(decision.actions[0, 0].cpu().numpy(), float(obs[TIME]), self.model.spec.control_hz)
 
     def hear(self, samples: np.ndarray, now: float, state: np.ndarray) -> None:
-        """Remember the sound that ended at `now` (s) in this state, and take the words of an utterance that ended in it."""
+        """Remember the sound that ended at `now` (s) in this state, and take the words of an utterance that ended in it.
+        An agent without ears passes it over."""
+        if self.sound is None:
+            return
         self.sound.push(samples, state)
         start = now - len(samples) / self.model.spec.sample_rate
         for utterance in self.detector.push(samples, start):
@@ -84,7 +86,7 @@ class MMLLMPolicy:
         self.own_voice.append((start, end))
 
     def transcribe(self, waveform: np.ndarray) -> tuple[str, float]:
-        """Mono waveform (n,) -> (words, mean probability of the chosen words)."""
+        """Mono waveform (n,) -> (words, mean probability of the likeliest sounds, before the bigram chose the words)."""
         if self.model.speech is None:
             return "", 0.0
         wave = torch.from_numpy(np.asarray(waveform, np.float32))[None].to(self.device)
@@ -119,5 +121,7 @@ def require_same(learned: Spec, offered: Spec) -> None:
             theirs = {sense: theirs[sense] for sense in ours if sense in theirs}
         if name == "microphones":
             ours, theirs = len(ours), len(theirs)
-        if name != "action" and ours != theirs:
+        if name == "action":  # its bounds and workspace may be narrower
+            ours, theirs = ((action.kind, action.names, action.scale) for action in (ours, theirs))
+        if ours != theirs:
             raise SpecError(f"the weights were trained with {name} {ours}, this robot has {theirs}")

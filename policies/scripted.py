@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from agent.spec import AUDIO, TIME, Chunk, Spec
+from agent.spec import AUDIO, STATE, TIME, Chunk, Spec
 
 
 class ExpertPolicy:
@@ -42,7 +42,7 @@ class TakeOver:
     sees = True
 
     def __init__(self, learner, expert: ExpertPolicy, longest: float = 4.0, practice: float | None = None,
-                 decide_every: int = 4):
+                 decide_every: int = 3):
         self.learner, self.expert, self.decide_every = learner, expert, decide_every
         self.longest, self.practice = longest, practice
 
@@ -60,12 +60,19 @@ class TakeOver:
         self.driving = bool(np.searchsorted(self.switches, now, side="right") % 2 == 0)
         if not self.driving:
             self.chunk = None
+            self.listen(obs)
             return self.expert.act(obs)
-        steps = self.decide_every if self.chunk is None else round((now - self.chunk.stamp) * self.chunk.hz)
-        if steps >= self.decide_every:
+        steps = 0 if self.chunk is None else round((now - self.chunk.stamp) * self.chunk.hz)
+        if self.chunk is None or steps >= min(self.decide_every, len(self.chunk.actions)):
             self.chunk, steps = self.learner.act(dict(obs) | {AUDIO: np.concatenate(self.sound)}), 0
             self.sound = []
         return Chunk(self.chunk.actions[steps:], now, self.chunk.hz)
+
+    def listen(self, obs: Mapping[str, Any]) -> None:
+        """Let the learner hear what sounds while the expert drives, in the pieces in which it hears when it drives."""
+        if len(self.sound) >= self.decide_every and hasattr(self.learner, "hear"):
+            self.learner.hear(np.concatenate(self.sound), float(obs[TIME]), obs[STATE])
+            self.sound = []
 
 
 def turns(rng: np.random.Generator, longest: float, practice: float) -> np.ndarray:

@@ -10,6 +10,10 @@ class Arm:
     name = "stub"
 
 
+class Task(str):
+    time_limit = 1.0
+
+
 class Counting(gym.Env):
     """Episodes of 5 + seed % 3 steps. Task "hard" fails where the seed is divisible by 3, "broken" crashes always."""
 
@@ -22,7 +26,7 @@ class Counting(gym.Env):
         self.interrupt_at = interrupt_at
 
     def reset(self, *, seed=None, options=None):
-        self.seed, self.task, self.steps = seed, options["task"], 0
+        self.seed, self.task, self.steps = seed, Task(options["task"]), 0
         if self.task == "broken":
             raise FloatingPointError("the stub broke")
         if seed == self.interrupt_at:

@@ -43,6 +43,12 @@ def test_beginnings_are_kept_whatever_comes_of_them(tmp_path):
     assert [(e.info["seed"], e.length, e.info["success"]) for e in episodes] == [(0, 3, False), (1, 3, False), (2, 3, False)]
 
 
+def test_what_a_learner_led_to_is_kept_also_where_it_fails(tmp_path):
+    report = stub(tmp_path, tasks=["hard"], episodes=3, learner="expert")
+    assert report == {"hard": {"kept": 3, "failed": 0, "errors": 0}}
+    assert [(e.info["seed"], e.info["success"]) for e in DemoReader(tmp_path).episodes] == [(0, False), (1, True), (2, True)]
+
+
 def test_the_number_of_workers_changes_nothing(tmp_path):
     stub(tmp_path / "one")
     stub(tmp_path / "two", workers=2)

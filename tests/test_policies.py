@@ -278,6 +278,30 @@ def test_learner_and_expert_take_turns():
     assert learner.samples[0] == 0 and heard - 4 * 1600 <= sum(learner.samples) <= heard
 
 
+class Listener(RandomPolicy):
+    """Notes what it hears, and when, as MMLLMPolicy does."""
+
+    def reset(self, spec, seed):
+        super().reset(spec, seed)
+        self.heard = []
+
+    def hear(self, samples, now, state):
+        self.heard.append((round(now * 10), len(samples)))
+
+    def act(self, obs):
+        self.hear(obs[AUDIO], float(obs[TIME]), obs[STATE])
+        return super().act(obs)
+
+
+def test_the_learner_hears_on_while_the_expert_drives():
+    """In pieces as short as when it drives itself, none of them twice."""
+    env, learner = tabletop(), Listener()
+    episode = rollout(env, TakeOver(learner, ExpertPolicy(env), longest=1.5, practice=3.0), seed=4, decide_every=1)
+    times, samples = np.array(learner.heard).T
+    np.testing.assert_array_equal(np.cumsum(samples), 1600 * times)
+    assert max(samples) <= 3 * 1600 and times[-1] >= 10 * episode.seconds - 4
+
+
 @given(st.integers(0, 2**32), st.floats(0.1, 5.0), st.floats(0.0, 20.0))
 def test_turns_end_with_the_second_driver(seed, longest, practice):
     times = turns(np.random.default_rng(seed), longest, practice)

@@ -100,9 +100,20 @@ def test_a_recogniser_is_trained_and_learns_which_word_follows_which(tmp_path):
 
 def test_practice_has_its_share():
     cfg = {"stage": {"share": 0.6, "shares": []}, "data": "a,b"}
-    assert with_practice(cfg, ["a", "b"], []) == cfg
-    later = with_practice(cfg, ["a", "b"], ["p1", "p2", "p3"])
-    assert later["data"] == "a,b,p1,p2,p3" and later["stage"]["shares"] == pytest.approx([0.2, 0.2, 0.2, 0.2, 0.2])
+    assert with_practice(cfg, {"a": 30, "b": 10}, []) == cfg
+    later = with_practice(cfg, {"a": 30, "b": 10}, ["p1", "p2", "p3"])
+    assert later["data"] == "a,b,p1,p2,p3" and later["stage"]["shares"] == pytest.approx([0.3, 0.1, 0.2, 0.2, 0.2])
+    cfg["stage"]["shares"] = [1, 1]
+    assert with_practice(cfg, {"a": 30, "b": 10}, ["p"])["stage"]["shares"] == pytest.approx([0.2, 0.2, 0.6])
+
+
+@pytest.mark.parametrize("rounds", ["[0,2]", "[2,1]", "[1,3]"])
+def test_rounds_that_cannot_be_are_refused(tmp_path, rounds):
+    collect(tmp_path / "demos", ["reach"], 1, WORLD, workers=1)
+    words = ["stage=dagger", f"data={tmp_path / 'demos'}", f"out={tmp_path / 'out'}", f"stage.rounds={rounds}",
+             "stage.schedule.steps=3", "threads=1"]
+    with pytest.raises(TrainError, match="below the schedule's 3"):
+        train(settings.compose("train", words + SMALL))
 
 
 def test_an_unknown_stage_is_named():

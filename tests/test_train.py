@@ -54,8 +54,48 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(tmp_path, optimizer)
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(one[name], other[name]) for name in one)
     for name in ("model", "average", "optimizer"):
-        a, b = (load_file(tmp_path / run / "resume" / f"{name}.safetensors") for run in ("whole", "parts"))
+        a, b = (load_file(tmp_path / run / "resume" / "6" / f"{name}.safetensors") for run in ("whole", "parts"))
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), name
+
+
+def test_a_run_that_was_killed_while_it_saved_goes_on_from_the_checkpoint_before(tmp_path, monkeypatch):
+    whole = trainer(tmp_path / "whole", 6)
+    whole.run()
+    first = trainer(tmp_path / "parts", 6)
+    first.run(until=3)
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("agent.checkpoint.save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    monkeypatch.undo()
+    trainer(tmp_path / "parts", 6).run()
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert [path.name for path in sorted((tmp_path / "parts" / "resume").iterdir())] == ["6", "step.json"]
+
+
+def test_a_folder_of_a_run_with_other_settings_is_refused(tmp_path):
+    trainer(tmp_path, 3).run()
+    with pytest.raises(TrainError, match="optimizer was 'adamw', is now 'muon'; seed was 5, is now 6"):
+        trainer(tmp_path, 3, optimizer="muon", seed=6).run()
+    other = trainer(tmp_path, 3)
+    other.model.register_parameter("more", torch.nn.Parameter(torch.zeros(2)))
+    with pytest.raises(TrainError, match="parameter more"):
+        other.run()
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_and_keeps_its_checkpoint(tmp_path):
+    run = trainer(tmp_path, 6)
+    run.run(until=3)
+    before = weights(tmp_path)
+    run.schedule.weights = {"action": float("nan")}
+    with pytest.raises(TrainError, match="step 4: the gradient is not finite"):
+        run.run()
+    after = weights(tmp_path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_processes_that_train_together_stay_alike_and_write_once(tmp_path):

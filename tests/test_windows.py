@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.processor import OBJECTS, Processor
 from agent.generators.goal import UNKNOWN
@@ -180,6 +182,29 @@ def test_who_must_hear_is_never_drawn_deaf_and_no_less_often():
     deaf = np.array([batch.audio is None for batch in batches])
     assert not loud[deaf].any() and deaf.mean() == pytest.approx(0.3, abs=0.06)
     assert loud.mean() == pytest.approx(data.chances[1], abs=0.05)
+
+
+def test_no_sample_that_must_hear_is_without_sound():
+    data, _ = windows(batch=64, dropout=Dropout(audio=0.5))
+    louds = np.arange(64) < 32
+    samples = [data.sample(1, np.random.default_rng(n)) for n in range(64)]
+    absent = data.collate(samples, louds, np.random.default_rng(0)).absent["audio"].numpy()
+    assert not absent[louds].any() and 0.25 < absent[~louds].mean() < 0.75
+
+
+@given(st.integers(4, 24))
+def test_a_target_holds_no_reaction_to_a_sound_that_is_in_no_memory_token_yet(begins):
+    """The sound begins in the middle of a token or at its end; a decision that has not got that token may learn one action."""
+    data, recorded = windows(surprise=(LENGTHS[0] + begins,))
+    recorded.data[SOURCE] = np.zeros((sum(LENGTHS), 4), np.float32)
+    recorded.data[SOURCE][LENGTHS[0] + begins :, 0] = 1.0
+    steps = np.arange(LENGTHS[1])
+    learned = data.targets(data.reader.episodes[1], steps)["action_weight"].sum(1)
+    heard_until = steps // 2 * 2  # frames: a token lasts two
+    reacts = steps[:, None] + np.arange(4) >= begins + 1  # the first action that could be a reaction
+    taught = np.arange(4) < learned[:, None]
+    assert not (taught & reacts)[heard_until < begins].any()
+    assert (learned[heard_until >= begins] == np.minimum(4, LENGTHS[1] - steps[heard_until >= begins])).all()
 
 
 def test_data_from_elsewhere_needs_no_labels():

@@ -1,7 +1,7 @@
 """Collect demonstrations of the scripted experts, or of a person: episodes of every task in parallel, kept when they succeed.
 
 The set of episodes depends on the arguments alone, not on the number of workers or on interruptions: of every task the
-first seeds that succeed.
+first seeds that are kept.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Demonstrator:
     def __init__(self, env_id: str, env_kwargs: Mapping, out: str, perturb: float, learner: str | None,
                  beginning: int | None, policy: str):
         self.env = gym.make(env_id, **env_kwargs, disable_env_checker=True, max_episode_steps=beginning)
-        self.beginning = beginning is not None
+        self.keeps_all = beginning is not None or learner is not None
         self.world, self.perturb = self.env.unwrapped, perturb
         self.writer = DemoWriter(out, policy_spec(self.world), self.world.arm.name)
         self.policy = TeleopPolicy() if policy == "teleop" else ExpertPolicy(self.env)
@@ -106,10 +106,11 @@ class Demonstrator:
         return {"outcome": "success" if success else "failure"}
 
     def demonstrate(self, job: Job) -> bool:
-        """Act through one episode, or its beginning; save it if it succeeds, a beginning in any case."""
+        """Act through one episode, or its beginning, and save it if it succeeds. A beginning is saved in any case, and so is
+        what a learner led to: the expert's actions are right up to a failure, and there the learner has most to learn."""
         recorder, options = Recorder(self.writer, self.policy), {"task": job.task, "perturb": self.perturb}
         episode = rollout(self.env, self.policy, job.seed, options=options, decide_every=1, record=recorder)
-        if kept := episode.success or self.beginning:
+        if kept := episode.success or self.keeps_all:
             recorder.save(job.name, episode.instruction, task_name=job.task, seed=job.seed, split=job.split,
                           instruct=self.way(), success=episode.success, heard_at=float(self.world.heard_at),
                           perturb=self.perturb)
@@ -177,7 +178,8 @@ def collect(
     `out`; run again to go on or to add.
 
     env: more keyword arguments of the environment. seed: the first one tried. perturb: kicks of the arm a second.
-    learner: a policy that drives first, for a stretch of each episode (policies.scripted.TakeOver); take other seeds.
+    learner: a policy that drives by turns with the expert (policies.scripted.TakeOver), its failures are kept, too; take
+    other seeds.
     beginning: control steps after which an episode is broken off and kept: many scenes for the time of few episodes.
     policy: expert, or teleop for a person, in one process with a window.
     Returns counts by task. Ctrl-C keeps every finished episode. Raises CollectError.

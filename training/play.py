@@ -33,7 +33,7 @@ class Setting:
     env_id: str
     env_kwargs: Mapping[str, Any]
     split: str
-    decide_every: int = 4
+    decide_every: int = 3
     delay_steps: int = 0
     blend: float = 0.0
     safety: bool = False

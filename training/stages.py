@@ -1,7 +1,7 @@
 """From a stage's settings to a model, its data and the loop: `demos` (imitation), `dagger` (imitation with rounds of
 practice) and `hearing` (the recogniser).
 
-Both take what `soma train` reads from training/configs/train.yaml and training/configs/stage/*.yaml.
+They take what `soma train` reads from training/configs/train.yaml and training/configs/stage/*.yaml.
 """
 
 from __future__ import annotations
@@ -74,12 +74,16 @@ def dagger(cfg: Mapping[str, Any]) -> Trainer:
     scenes by turns with the experts (policies.scripted.TakeOver), and what they did there is learned from then on, too.
     Raises TrainError for demonstrations that do not say which tasks they show."""
     stage, folders = cfg["stage"], cfg["data"].split(",")
-    tasks = tasks_of([DemoReader(folder) for folder in folders])
+    readers = [DemoReader(folder) for folder in folders]
+    tasks, lengths = tasks_of(readers), {folder: reader.length for folder, reader in zip(folders, readers)}
     if not tasks:
         raise TrainError(f"stage=dagger practises the tasks of the demonstrations; {cfg['data']} names none")
+    steps = [0, *stage["rounds"], stage["schedule"]["steps"]]
+    if any(later <= step for step, later in zip(steps, steps[1:])):
+        raise TrainError(f"rounds {steps[1:-1]}: increasing steps above 0 and below the schedule's {steps[-1]} are needed")
     practice = []
     for n, step in enumerate(stage["rounds"], 1):
-        trainer = demos(with_practice(cfg, folders, practice))
+        trainer = demos(with_practice(cfg, lengths, practice))
         trainer.run(until=step)
         practice.append(str(trainer.out / f"practice_{n}"))
         if trainer.accelerator.is_main_process:
@@ -87,17 +91,17 @@ def dagger(cfg: Mapping[str, Any]) -> Trainer:
                     seed=stage["first_seed"] * n, perturb=stage["perturb"], workers=cfg["threads"],
                     learner=str(trainer.out / "weights"))
         trainer.accelerator.wait_for_everyone()
-    return demos(with_practice(cfg, folders, practice))
+    return demos(with_practice(cfg, lengths, practice))
 
 
-def with_practice(cfg: Mapping[str, Any], folders: list[str], practice: list[str]) -> dict[str, Any]:
-    """The settings of `demos` for demonstrations, with their `shares` or equal ones, and the rounds of practice so far,
-    which have `share` of a batch."""
+def with_practice(cfg: Mapping[str, Any], lengths: Mapping[str, int], practice: list[str]) -> dict[str, Any]:
+    """The settings of `demos` for demonstrations (folder -> frames), with their `shares` or else by their lengths, and the
+    rounds of practice so far, which have `share` of a batch."""
     if not practice:
         return dict(cfg)
-    share, own = cfg["stage"]["share"], cfg["stage"]["shares"] or [1] * len(folders)
+    share, own = cfg["stage"]["share"], cfg["stage"]["shares"] or list(lengths.values())
     shares = [(1 - share) * part / sum(own) for part in own] + [share / len(practice)] * len(practice)
-    return dict(cfg) | {"data": ",".join(folders + practice), "stage": dict(cfg["stage"]) | {"shares": shares}}
+    return dict(cfg) | {"data": ",".join([*lengths, *practice]), "stage": dict(cfg["stage"]) | {"shares": shares}}
 
 
 def tasks_of(readers: list[DemoReader]) -> list[str]:
@@ -141,12 +145,15 @@ def check_voices(voices: Mapping[str, int]) -> None:
 
 
 def start(cfg: Mapping[str, Any], spec: Spec, tasks: list[str]) -> tuple[EmbodiedModel, PreTrainedTokenizerBase, Mapping]:
-    """A fresh model, or one that takes over from `init` all that fits: (model, tokenizer, model config)."""
+    """A fresh model, or one that takes over from `init` all that fits, with its config and tokenizer: (model, tokenizer,
+    model config)."""
     torch.manual_seed(cfg["seed"])
     if cfg["init"] is None:
         path = cfg["tokenizer"]
         tokenizer = load_tokenizer(path) if path else train_tokenizer(tokenizer_text() + tasks)
         return checkpoint.new_model(cfg["model"], spec, tokenizer), tokenizer, cfg["model"]
+    if cfg["tokenizer"]:
+        raise TrainError(f"tokenizer {cfg['tokenizer']}: {cfg['init']} brings its own, without which its words mean nothing")
     folder = checkpoint.find(cfg["init"])
     config, tokenizer = checkpoint.page(folder)["model"], load_tokenizer(folder / "tokenizer")
     config = for_cameras(config, spec)

@@ -153,6 +153,9 @@ class Trainer:
         bar = tqdm(loader, initial=self.step, total=self.schedule.steps, unit="step", smoothing=0.05, disable=not first)
         for batch in bar:
             losses = self.update(batch)
+            if not math.isfinite(losses["gradient"]):
+                raise TrainError(f"step {self.step}: the gradient is not finite, the losses are {losses}; the last checkpoint in "
+                                 f"{self.out} is as it was; a lower stage.schedule.rate, or precision fp32, may help")
             log.add(losses, count * len(batch.text) * batch.known.shape[1])
             if first and self.step % self.schedule.log_every == 0:
                 log.write(self.step, self.schedule.at(self.step))
@@ -181,31 +184,50 @@ class Trainer:
         return dict(zip(seen, torch.stack([value.float() for value in seen.values()]).tolist()))  # one wait for the device
 
     def save(self) -> None:
-        """The averaged weights as a checkpoint to play (`weights/`), and all that is needed to go on (`resume/`)."""
+        """The averaged weights as a checkpoint to play (`weights/`), and all that is needed to go on (`resume/STEP/`).
+        resume/step.json says at last, in one move, that both are whole."""
         if not self.accelerator.is_main_process:
             return
-        folder = self.out / "resume"
+        resume = self.out / "resume"
+        folder = resume / str(self.step)
         folder.mkdir(parents=True, exist_ok=True)
         raw = {name: p.detach().cpu().contiguous().clone() for name, p in self.model.named_parameters()}
-        save_file(raw, folder / "model.tmp")
-        save_file(self.average.values, folder / "average.tmp")
-        save_file(flat_state(self.optimizers), folder / "optimizer.tmp")
-        for name in ("model", "average", "optimizer"):
-            (folder / f"{name}.tmp").replace(folder / f"{name}.safetensors")
-        (folder / "step.json").write_text(json.dumps({"step": self.step, "average": self.average.step}))
+        save_file(raw, folder / "model.safetensors")
+        save_file(self.average.values, folder / "average.safetensors")
+        save_file(flat_state(self.optimizers), folder / "optimizer.safetensors")
         self.average.swap(self.model)
         checkpoint.save(self.out / "weights", self.model, self.config, self.tokenizer, notes=self.notes | {"steps": self.step})
         self.average.swap(self.model)
+        now = {"step": self.step, "average": self.average.step, "optimizer": self.schedule.optimizer, "seed": self.schedule.seed}
+        (resume / "step.tmp").write_text(json.dumps(now))
+        (resume / "step.tmp").replace(resume / "step.json")
+        for old in resume.iterdir():
+            if old.is_dir() and old != folder:
+                shutil.rmtree(old)
 
     def resume(self) -> None:
-        folder = self.out / "resume"
-        if not (folder / "step.json").is_file():
+        """Go on from the checkpoint in `out`, if there is one. Raises TrainError where it is of another run."""
+        resume = self.out / "resume"
+        if not (resume / "step.json").is_file():
             return
-        at = json.loads((folder / "step.json").read_text())
+        at = json.loads((resume / "step.json").read_text())
+        folder = resume / str(at["step"])
+        model = load_file(folder / "model.safetensors")
+        self.require_same(at, model)
         self.step, self.average.step = at["step"], at["average"]
-        self.model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+        self.model.load_state_dict(model, strict=False)
         self.average.values = load_file(folder / "average.safetensors", device=str(self.accelerator.device))
         load_flat_state(self.optimizers, load_file(folder / "optimizer.safetensors"))
+
+    def require_same(self, at: Mapping, model: Mapping[str, torch.Tensor]) -> None:
+        """Raise TrainError, naming what is not the same, where a checkpoint does not belong to these settings."""
+        own = {name: p.shape for name, p in self.model.named_parameters()}
+        changed = [f"{key} was {at[key]!r}, is now {getattr(self.schedule, key)!r}" for key in ("optimizer", "seed")
+                   if at[key] != getattr(self.schedule, key)]
+        changed += [f"parameter {name}" for name in sorted(own.keys() | model.keys())
+                    if name not in model or own.get(name) != model[name].shape][:3]
+        if changed:
+            raise TrainError(f"{self.out} holds a run of other settings: {'; '.join(changed)}. Take another out=FOLDER")
 
 
 def flat_state(optimizers: list[Optimizer]) -> dict[str, torch.Tensor]:

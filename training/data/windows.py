@@ -41,8 +41,8 @@ def foreseen(surprise: np.ndarray, start: int, horizon: int) -> int:
 
 @dataclass
 class Dropout:
-    """Probabilities with which a modality is hidden from the backbone for a whole sample. all_audio: with which a whole
-    batch has no sound, which costs a third less time; it is of episodes in which the task makes none."""
+    """Probabilities with which a modality is hidden from the backbone for a whole sample; sound, for one in which the task
+    makes none. all_audio: with which a whole batch of such samples has no sound, which costs a third less time."""
 
     front: float = 0.02
     wrist: float = 0.05
@@ -84,11 +84,13 @@ class DemoWindows:
         chances = self.chances * (self.loud == loud)
         return self.sample(int(rng.choice(len(chances), p=chances / chances.sum())), rng, deaf)
 
-    def collate(self, samples: list[dict], rng: np.random.Generator) -> Batch:
+    def collate(self, samples: list[dict], louds: np.ndarray, rng: np.random.Generator) -> Batch:
+        """louds (B,): of tasks that have to be heard. One who waits for a sound looks, without sound, like one who begins."""
         batch = self.processor(samples)
         for name in ("front", "wrist", "state", "audio", *batch.senses):
             chance = self.dropout.senses if name in batch.senses else getattr(self.dropout, name)
-            batch.absent[name] = torch.from_numpy(rng.random(len(samples)) < chance)
+            absent = rng.random(len(samples)) < chance
+            batch.absent[name] = torch.from_numpy(absent & ~louds if name == "audio" else absent)
         return batch
 
     def sample(self, episode: int, rng: np.random.Generator, deaf: bool = False) -> dict:
@@ -152,14 +154,20 @@ class DemoWindows:
         """What sounded at the end of the newest whole memory token, and where (K, 4); -1 where no label says."""
         if SOURCE not in self.columns:
             return np.full((len(steps), 4), -1.0, np.float32)
-        token = CausalAudioEncoder.TOKEN / self.processor.spec.sample_rate * self.reader.fps  # frames
-        ends = np.round(np.floor(steps / token + 1e-6) * token).astype(int)
-        return self.columns[SOURCE][info.start + ends]
+        return self.columns[SOURCE][info.start + self.token_end(steps)]
 
     def token_ends(self, last: int) -> np.ndarray:
         """The frames nearest to the ends of the memory tokens that end by frame `last`."""
-        token = CausalAudioEncoder.TOKEN / self.processor.spec.sample_rate * self.reader.fps
-        return np.round(np.arange(1, int(last / token + 1e-6) + 1) * token).astype(int)
+        return np.round(np.arange(1, int(last / self.token + 1e-6) + 1) * self.token).astype(int)
+
+    def token_end(self, steps: np.ndarray) -> np.ndarray:
+        """The frame nearest to the end of the newest whole memory token at each frame; 0 before the first."""
+        return np.round(np.floor(steps / self.token + 1e-6) * self.token).astype(int)
+
+    @property
+    def token(self) -> float:
+        """Frames that a memory token lasts."""
+        return CausalAudioEncoder.TOKEN / self.processor.spec.sample_rate * self.reader.fps
 
     def pixels(self, objects: np.ndarray) -> np.ndarray:
         """Object rows (..., 9) -> where their centres are in each camera (..., C, 2)."""
@@ -172,10 +180,18 @@ class DemoWindows:
         own = np.zeros(info.length, bool)
         if SURPRISE in self.columns:
             own = self.columns[SURPRISE][info.start : info.start + info.length].astype(bool).reshape(-1)
-        counts = np.array([foreseen(own, s, self.horizon) for s in steps])[:, None]
+        counts = np.array([foreseen(own, s, self.horizon) for s in steps])
+        counts = np.where(self.unheard(info, steps), 1, counts)[:, None]
         index = np.arange(self.horizon)
         rows = info.start + steps[:, None] + np.minimum(index, counts - 1)
         return {ACTION: self.columns[ACTION][rows], "action_weight": (index < counts).astype(np.float32)}
+
+    def unheard(self, info, steps: np.ndarray) -> np.ndarray:
+        """Whether the task's sound has begun at each of these frames, but is in no whole memory token yet."""
+        if SOURCE not in self.columns:
+            return np.zeros(len(steps), bool)
+        sounds = self.columns[SOURCE][info.start : info.start + info.length, 0] > 0
+        return sounds[steps] & ~sounds[self.token_end(steps)]
 
 
 def name_of(thing: np.ndarray) -> str:
@@ -208,4 +224,4 @@ def batch_of(windows: Sequence[DemoWindows], shares: Sequence[float], n: int) ->
     for kind in louds.astype(int):
         i = rng.choice(len(windows), p=kinds[:, kind] / kinds[:, kind].sum())
         samples.append(windows[i].draw(rng, bool(kind), deaf))
-    return first.collate(samples, rng)
+    return first.collate(samples, louds, rng)
