@@ -202,8 +202,8 @@ def judged(record: Record, begin: float, noticeable: float) -> Trial:
 
 def worst(q: np.ndarray, dq: np.ndarray, ddq: np.ndarray, apart: np.ndarray | float = PERIOD) -> float:
     """The largest share of a limit: positions (1 at the end of a range), velocities, accelerations, jerks, and the speed from
-    one position to the next, and the acceleration from one speed to the next. apart: s between the commands; behind a gap
-    the supervisor is another one, and only the positions have to fit."""
+    one position to the next, and the acceleration from one speed to the next, each within a PERIOD, whenever they came.
+    apart: s between the commands; behind a gap the supervisor is another one, and only the positions have to fit."""
     middle, half = (PANDA.q_max + PANDA.q_min) / 2, (PANDA.q_max - PANDA.q_min) / 2
     gap = np.broadcast_to(apart, len(q) - 1)[:, None]
     whole, gap = gap < GAP, np.where(gap < GAP, PERIOD, gap)

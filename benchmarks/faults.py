@@ -126,6 +126,7 @@ FAULTS = {
     "camera frozen": Fault(frozen, nothing),
     "camera gone": Fault(changed((FRONT,), lambda image: []), nothing, 0.1),
     "late observations": Fault(lambda bench: [bench.delay(topic, 0.5) for topic in CAMERAS], nothing, 0.1),
+    "joint states gone": Fault(changed(("joint_states",), lambda state: []), nothing, 0.06),
     "NaN action": Fault(not_a_number, nothing),
     "action outside limits": Fault(changed(("agent/trajectory",), far_away), nothing, brakes=False),
     "clock jumps back": Fault(changed(ALL, shifted(-3600.0)), nothing, 0.06),

@@ -26,6 +26,7 @@ GAIN = 20.0  # rad/s of speed a rad behind what is followed
 CALM = 0.5  # s without trouble after which it is said to be over
 SILENCE = "no sign of life from the loop that decides"
 STANDS = 1e-9  # rad/s, rad/s^2
+AWAY = 0.1  # s for which a robot is measured away from where it was to stand, before it is taken as moved by somebody
 SAMPLE = 0.02  # s between the points of a stop that are looked at
 
 
@@ -107,6 +108,7 @@ class Supervisor:
         self.alive = self.measured = self.force = None  # times of the last signs of life; the last JointState; N
         self.now, self.events = -np.inf, []
         self.trouble, self.troubled = "", -np.inf  # the last one, "" once it is over; when it was there last
+        self.away_since: float | None = None  # s
 
     # ---- what comes in
 
@@ -147,7 +149,8 @@ class Supervisor:
 
     def nonsense(self, proposal: JointTrajectory) -> str:
         """Why a proposal is none, "" where it is one."""
-        numbers = (proposal.times, proposal.positions, proposal.openings, proposal.start.position)
+        start = proposal.start
+        numbers = (proposal.times, proposal.positions, proposal.openings, start.position, start.opening)
         shape, joints = np.shape(proposal.positions), len(self.motion.q)
         if len(shape) != 2 or shape[1] != joints or not len(proposal.times) == len(proposal.openings) == shape[0] > 0:
             return f"positions {shape}, times {len(proposal.times)}: (T, {joints}) with T >= 1 and T times are needed"
@@ -171,10 +174,11 @@ class Supervisor:
         return f"begins {jump:.3f} rad from the command, {self.limits.jump} are allowed" if jump > self.limits.jump else ""
 
     def stop(self, now: float, reason: str) -> None:
-        """Emergency stop: brakes at once and stays, whatever is proposed, until `release`."""
-        if not self.stopped:
+        """Emergency stop: brakes at once and stays, whatever is proposed, until `release`. Of several reasons the last one
+        is kept."""
+        if reason != self.stopped:
             self._note(now, "stop", reason)
-        self.stopped, self.proposal = self.stopped or reason, None
+        self.stopped, self.proposal = reason, None
 
     def release(self, now: float) -> None:
         """The explicit end of an emergency stop; what was proposed before is forgotten."""
@@ -203,7 +207,7 @@ class Supervisor:
         trouble = self.stopped or self.late(now)
         if self.silent(now):
             self.proposal = None  # what was planned before a silence is not gone on with
-        if self.drifted():
+        if self.drifted(now):
             self._note(now, "moved", "the robot was moved while it stood")
             self.anchor(self.measured)
         following = None if trouble or self.proposal is None else self.follow(now)
@@ -242,7 +246,7 @@ class Supervisor:
             return "the robot's state is not finite"
         if self.deviation > limits.deviation:
             return "the robot is not where it was commanded to be"
-        if np.isfinite(limits.force) and self.force is None:
+        if np.isfinite(limits.force) and (self.force is None or np.isnan(self.force)):
             return "the contact force is not measured"
         return "contact force over its limit" if (self.force or 0.0) > limits.force else ""
 
@@ -256,9 +260,13 @@ class Supervisor:
         """Of the joints from the command, rad."""
         return float(np.abs(self.measured.position - self.motion.q).max())
 
-    def drifted(self) -> bool:
-        """Whether somebody has moved the robot, by hand or by another controller, while it was to stand."""
-        return self.stands and self.proposal is None and self.measured is not None and self.deviation > self.limits.drift
+    def drifted(self, now: float) -> bool:
+        """Whether somebody has moved the robot, by hand or by another controller, while it was to stand. A state of long ago
+        does not say so, nor does one that is wrong for a moment."""
+        away = (self.stands and self.proposal is None and self.measured is not None
+                and abs(now - self.measured.stamp) <= self.limits.patience and self.deviation > self.limits.drift)
+        self.away_since = (now if self.away_since is None else self.away_since) if away else None
+        return away and now - self.away_since >= AWAY
 
     @property
     def stands(self) -> bool:

@@ -94,10 +94,11 @@ class AgentNode:
             node.subscribe(convert.AUDIO, "speech", self.own_voice, "reliable")
         for qos in ("latched", "reliable"):  # who sends once and for all, and who does not
             node.subscribe("std_msgs/msg/String", "instruction", self.instruct, qos)
-        node.subscribe("std_msgs/msg/Bool", "emergency_stop", self.emergency, "sensor")
+        for qos in ("sensor", "reliable", "latched"):  # however the button sends
+            node.subscribe("std_msgs/msg/Bool", "emergency_stop", self.emergency, qos)
         node.subscribe("std_msgs/msg/String", "safety_state", self.supervised, "latched")
         node.subscribe("std_msgs/msg/String", "episode", self.judged, "latched")
-        self.task = TaskServer(node, self.go_for, self.hold, self.settled)
+        self.task = TaskServer(node, self.go_for, self.hold, self.settled, lambda: self.life.state == ACTIVE)
 
     def begin(self) -> None:
         """Forget what was sensed, heard and commanded, not the instruction."""
@@ -155,6 +156,7 @@ class AgentNode:
     def hold(self) -> None:
         """Fall silent until there is something new to do: the supervisor brings the robot to a stand."""
         self.text, self.held, self.pending = "", True, None
+        self.spoken = self.policy.spoken = ""  # the same words may be said once more
 
     def emergency(self, pressed) -> None:
         """What was asked for is over: after the release the robot waits for a new instruction."""
@@ -165,7 +167,7 @@ class AgentNode:
     def supervised(self, said) -> None:
         """What the supervisor does not let happen is not done by standing still."""
         self.task.blocked = said.data
-        if said.data.startswith("stopped") and self.task.running is not None:
+        if said.data.startswith("stopped"):
             self.hold()
             self.task.interrupted(said.data)
 
@@ -181,8 +183,7 @@ class AgentNode:
 
     def commanded(self, moving: bool) -> None:
         """The robot was told where to be, or how fast."""
-        if moving:
-            self.task.moved()
+        self.task.commanded(moving)
         self.attend()
 
     def felt(self, state) -> None:
@@ -198,7 +199,8 @@ class AgentNode:
             self.policy.own_voice.clear()  # at times of another clock
             self.begin()
         if measured.stamp == self.answered and self.answer is not None:
-            self.body.send(self.answer)  # asked once more
+            if self.lockstep:
+                self.body.send(self.answer)  # asked once more
             return
         self.pending = measured
         self.attend()
@@ -211,11 +213,26 @@ class AgentNode:
         if self.held or self.life.state != ACTIVE:
             self.pending = None
             self.body.rest(measured)
+            self.listen(measured)
             return
         self.senses.sense(STATE, measured.stamp, self.body.state(measured))
         if not self.lockstep or (self.senses.complete(measured.stamp) and self.knows_command(measured.stamp)):
             self.pending = None
             self.live(measured)
+
+    def listen(self, measured) -> None:
+        """Held, and free to move, it waits for a spoken instruction."""
+        if self.life.state != ACTIVE or not self.spec.microphones or self.task.blocked.startswith("stopped"):
+            return
+        try:
+            samples = self.senses.take_sound(measured.stamp)
+        except Stale:
+            return
+        if len(samples):
+            self.policy.hear(samples, measured.stamp, self.body.state(measured))
+        if words := self.policy.spoken:
+            self.heard(message("std_msgs/msg/String")(words))
+            self.go_for(words)
 
     def knows_command(self, stamp: float) -> bool:
         """Whether the command whose time is `stamp` has come; none has for the first state of all."""

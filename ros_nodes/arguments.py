@@ -88,18 +88,28 @@ def read(words: Sequence[str]) -> Arguments:
     return Arguments(parameters, remap, namespace, name, files)
 
 
-def of_files(files: Sequence[str], node: str) -> dict[str, Any]:
-    """What files of parameters, as ROS has them, say for a node of this whole name. Raises ArgumentError."""
-    found: dict[str, Any] = {}
+def of_files(files: Sequence[str], node: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What files of parameters, as ROS has them, say for every node, and for the one of this whole name. Raises
+    ArgumentError."""
+    shared, own = {}, {}
     for file in files:
         try:
             whole = yaml.safe_load(Path(file).read_text()) or {}
             for name, body in whole.items():
-                if name == "/**" or name.strip("/") == node.strip("/") or (name[:4] == "/**/" and node.endswith(name[3:])):
-                    found |= body["ros__parameters"]
+                if name == "/**":
+                    shared |= body["ros__parameters"]
+                elif name.strip("/") == node.strip("/") or (name[:4] == "/**/" and node.endswith(name[3:])):
+                    own |= body["ros__parameters"]
         except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError) as error:
             raise ArgumentError(f"--params-file {file}: NODE: ros__parameters: NAME: VALUE is needed ({error})") from error
-    return found
+    return shared, own
+
+
+def meant(words: Sequence[str], node: str) -> set[str]:
+    """Names of the parameters that a command line gives to the node of this whole name, and not to every node."""
+    pairs = list(zip(words, words[1:]))
+    single = {value.partition(":=")[0].rpartition(":")[2] for flag, value in pairs if flag in ("-p", "--param")}
+    return single | set(of_files([value for flag, value in pairs if flag == "--params-file"], node)[1])
 
 
 def usage(name: str, build) -> str:

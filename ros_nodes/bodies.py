@@ -17,15 +17,16 @@ from ros_nodes.arguments import ArgumentError, Parameter, known
 from ros_nodes.interfaces import message
 
 REMEMBERED = 1000  # commands
-STILL = 1e-4  # rad between two commands of a robot that stands
+STILL = 0.01  # rad/s between two commands of a robot that stands
 CREEP = 1e-3  # m/s or rad/s of a base that stands
 ODOMETRY, TWIST, TWIST_STAMPED = "nav_msgs/msg/Odometry", "geometry_msgs/msg/Twist", "geometry_msgs/msg/TwistStamped"
 LONGEST = 0.1  # s between two states for which a base's speed may change at once
 
 
 class Arm:
-    """An arm with a gripper. Takes joint_states, and joint_commands: what the supervisor told it. Gives agent/trajectory: a
-    chunk as a joint trajectory; one without points as a sign of life, or, with the joints' names, for a stand."""
+    """An arm with a gripper. Takes joint_states (and gripper_states), and joint_commands: what the supervisor told it. Gives
+    agent/trajectory: a chunk as a joint trajectory; one without points as a sign of life, or, with the joints' names, for a
+    stand."""
 
     aims = True  # at points in its base's frame, as agent/goal says
     PARAMETERS = {"arm": Parameter("panda", f"one of {', '.join(ARMS)}")} | convert.PARAMETERS
@@ -40,7 +41,8 @@ class Arm:
         self.node, self.spec, self.told = node, spec, told
         self.send = node.publisher(convert.TRAJECTORY, "agent/trajectory", "reliable")
         node.subscribe(convert.TRAJECTORY, "joint_commands", self.commanded, "reliable")
-        node.subscribe(convert.JOINTS, "joint_states", felt, sensor)
+        for topic in convert.STATES:
+            node.subscribe(convert.JOINTS, topic, felt, sensor)
 
     def forget(self) -> None:
         self.commands: deque[JointState] = deque(maxlen=REMEMBERED)
@@ -57,9 +59,10 @@ class Arm:
         except convert.ConvertError as error:
             self.node.log(f"passed over: {error}")
             return
-        moving = bool(self.commands) and np.abs(command.position - self.commands[-1].position).max() > STILL
+        before = self.commands[-1] if self.commands else command
+        way = np.abs(command.position - before.position).max()
         self.commands.append(command)
-        self.told(moving)
+        self.told(bool(way > STILL * (command.stamp - before.stamp) > 0))
 
     def told_until(self, stamp: float) -> bool:
         """Whether the command whose time is `stamp` has come."""

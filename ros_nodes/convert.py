@@ -44,6 +44,7 @@ class Joints(NamedTuple):
 
 
 TABLETOP = Joints(tuple(STATE_NAMES[:8]))
+STATES = ("joint_states", "gripper_states")  # topics; a gripper's driver may have one of its own
 PARAMETERS = {"joints": Parameter(list(TABLETOP.names), "names of the arm's joints in order, then of the gripper's"),
               "grip": Parameter(1.0, "m of opening for each unit of the gripper joint's position", 1e-3, 1e3)}
 
@@ -225,21 +226,24 @@ def to_trajectory(trajectory: JointTrajectory, joints: Joints) -> Any:
 
 
 def from_trajectory(trajectory: Any, joints: Joints) -> JointTrajectory | None:
-    """None for one without points, which is a sign of life only. Raises ConvertError for other joints or ragged points."""
+    """It begins at a first point of time 0; one that is behind the stamp is where it begins, too. None for one without points,
+    which is a sign of life only. Raises ConvertError for other joints or ragged points."""
     if not trajectory.points:
         return None
     names = joints.names
     if sorted(trajectory.joint_names) != sorted(names):
         raise ConvertError(f"trajectory of {', '.join(trajectory.joint_names)}: {', '.join(names)} are needed")
     lengths = {len(point.positions) for point in trajectory.points}
-    if lengths != {len(names)} or len(trajectory.points) < 2:
-        raise ConvertError(f"trajectory of {len(trajectory.points)} points with {sorted(lengths)} positions: 2 points or "
-                           f"more, each with {len(names)}, are needed")
+    if lengths != {len(names)}:
+        raise ConvertError(f"trajectory of {len(trajectory.points)} points with {sorted(lengths)} positions: each needs "
+                           f"{len(names)}")
     order = [trajectory.joint_names.index(name) for name in names]
     rows = np.array([point.positions for point in trajectory.points], float)[:, order]
     stamp = seconds(trajectory.header.stamp)
-    times = stamp + np.array([seconds(point.time_from_start) for point in trajectory.points])
-    return JointTrajectory(joints.state(stamp, rows[0]), times[1:], rows[1:, :-1], rows[1:, -1] * joints.grip)
+    times = np.array([seconds(point.time_from_start) for point in trajectory.points])
+    first = int(times[0] <= 0 < len(rows) - 1)  # of the points behind the stamp
+    times, ways = stamp + times[first:], rows[first:]
+    return JointTrajectory(joints.state(stamp, rows[0]), times, ways[:, :-1], ways[:, -1] * joints.grip)
 
 
 def from_command(trajectory: Any, joints: Joints) -> JointState:

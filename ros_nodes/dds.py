@@ -129,7 +129,8 @@ class Node:
         if not name.isidentifier():
             raise ValueError(f"node name {name!r}: letters, digits and underscores are needed, a letter first")
         self.name, self.namespace = name, "/" + namespace.strip("/")
-        self.given, self.shared = dict(parameters or {}), of_files(files, self.whole(name))
+        self.shared, own = of_files(files, self.whole(name))
+        self.given = own | dict(parameters or {})
         self.remap = {self.whole(name): self.whole(other) for name, other in (remap or {}).items()}
         number = int(os.environ.get("ROS_DOMAIN_ID", 0)) if domain is None else domain
         self.domain = _domain(number)
@@ -154,7 +155,9 @@ class Node:
         return time.time() if self.sim_time is None else self.sim_time
 
     def _tick(self, clock) -> None:
-        self.sim_time = clock.clock.sec + 1e-9 * clock.clock.nanosec
+        before, self.sim_time = self.sim_time, clock.clock.sec + 1e-9 * clock.clock.nanosec
+        if self.sim_time < before:  # begun anew: what was due then is due as much later now
+            self.timers = [[period, due + self.sim_time - before, callback] for period, due, callback in self.timers]
 
     def parameters(self, described: Mapping[str, Parameter]) -> SimpleNamespace:
         """The values of a node's parameters. Raises ArgumentError for one that is not described, of another type than its

@@ -23,7 +23,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message, serialize_message
 from rclpy.signals import SignalHandlerOptions
 
-from ros_nodes.arguments import ArgumentError, Parameter, valid
+from ros_nodes.arguments import ArgumentError, Parameter, meant, valid
 from ros_nodes.cdr import CdrError, decode, encode
 from ros_nodes.interfaces import message
 from ros_nodes.transport import WAITING, guarded, ignore, quality
@@ -93,7 +93,7 @@ class Node:
             self.node = rclpy.create_node(name)
         except Exception as error:  # rclpy's own, of several kinds, for arguments and names that cannot be
             raise ArgumentError(str(error)) from error
-        self.executor, self.running, self.publishers = SingleThreadedExecutor(), True, {}
+        self.words, self.executor, self.running, self.publishers = words, SingleThreadedExecutor(), True, {}
         self.executor.add_node(self.node)
 
     from_words = classmethod(lambda cls, name, words: cls(name, words))
@@ -112,9 +112,9 @@ class Node:
             values = {name: self.node.declare_parameter(name, p.default, describe(p)).value for name, p in described.items()}
         except (InvalidParameterException, ParameterException) as error:
             raise ArgumentError(str(error)) from error
-        if unknown := sorted(set(self.node._parameter_overrides) - set(described) - {"use_sim_time"}):
-            self.log(f"parameters that are not known here are passed over: {', '.join(unknown)}")
-        return SimpleNamespace(**valid({n: plain(v) for n, v in values.items()}, described))
+        asked = meant(self.words, self.node.get_fully_qualified_name())
+        wrong = {name: None for name in asked if not self.node.has_parameter(name)}
+        return SimpleNamespace(**valid(wrong | {n: plain(v) for n, v in values.items()}, described))
 
     def log(self, text: str) -> None:
         self.node.get_logger().info(text)

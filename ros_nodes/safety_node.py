@@ -23,9 +23,11 @@ LAST_WORDS = 10  # commands to stand that are sent before the end, so that one c
 
 
 class SafetyNode:
-    """Takes trajectories on agent/trajectory, gives joint commands on joint_commands, one each `tick` s. A
-    trajectory without points that names joints asks for a stand, as with ros2_control; one without joints, too, is a sign of
-    life and no more. safety_state (std_msgs/String, latched) says why the robot does not do what was asked, "" while it does.
+    """Takes trajectories on agent/trajectory, gives joint commands on joint_commands, one each `tick` s. A trajectory is stamped
+    with the time of the observation behind it; its points are behind the stamp, one at the stamp itself is where it begins. One
+    without points that names joints asks for a stand, as with ros2_control; one without joints, too, is a sign of life and no
+    more. Joint states may come in parts, of the gripper on gripper_states. safety_state (std_msgs/String, latched) says why the
+    robot does not do what was asked, "" while it does.
 
     emergency_stop (std_msgs/Bool, true) stops at once and latches; ~/release (std_srvs/Trigger, or std_msgs/Empty on the
     topic of that name) ends it. robot_reset (std_msgs/Empty): a simulated robot was put elsewhere, and is taken as it is
@@ -68,6 +70,7 @@ class SafetyNode:
         self.ticks = round(asked.period / self.tick) if self.lockstep else 1
         self.log = Path(asked.log).open("a") if asked.log else None
         self.supervisor: Supervisor | None = None
+        self.waiting = "no joint state has come yet"  # why there is no supervisor
         self.answered, self.sent, self.moved = -1.0, None, False
         # the emergency stop, before there was a supervisor to latch it
         self.pressed = asked.begin_stopped or bool(asked.log and ended_stopped(Path(asked.log)))
@@ -77,7 +80,8 @@ class SafetyNode:
         self.control = known("parameter controller", asked.controller, CONTROLLERS)(node, asked)
         self.diagnostics = node.publisher(convert.DIAGNOSTICS, "/diagnostics", "reliable")
         self.state, self.told = node.publisher("std_msgs/msg/String", "safety_state", "latched"), None
-        node.subscribe(convert.JOINTS, "joint_states", self.joints, "reliable" if self.lockstep else "sensor")
+        for topic in convert.STATES:
+            node.subscribe(convert.JOINTS, topic, self.joints, "reliable" if self.lockstep else "sensor")
         node.subscribe(convert.TRAJECTORY, "agent/trajectory", self.trajectory, "reliable")
         for qos in ("sensor", "reliable", "latched"):  # however the button sends
             node.subscribe("std_msgs/msg/Bool", "emergency_stop", self.emergency, qos)
@@ -106,15 +110,18 @@ class SafetyNode:
                 self.moved = False
             self.supervisor.observe(measured, self.force_at(measured.stamp))
         except ValueError as error:
-            self.node.log(f"joint state passed over: {error}")
+            if str(error) != self.waiting or self.supervisor is not None:
+                self.node.log(f"joint state passed over: {error}")
+            self.waiting = str(error)
 
     def felt(self, wrench) -> None:
+        """A force that is not a number is not measured."""
         force = wrench.wrench.force
         self.force = (convert.seconds(wrench.header.stamp), hypot(force.x, force.y, force.z))
 
     def force_at(self, now: float) -> float | None:
         """N; None where none was measured lately."""
-        return None if self.force is None or now - self.force[0] > self.limits.patience else self.force[1]
+        return None if self.force is None or abs(now - self.force[0]) > self.limits.patience else self.force[1]
 
     def trajectory(self, asked) -> None:
         if self.supervisor is None:
@@ -152,14 +159,15 @@ class SafetyNode:
             self.supervisor.stop(self.node.now(), "emergency stop")
 
     def release(self) -> None:
+        """Not of the stop with which the supervisor ends."""
         self.pressed = False
-        if self.supervisor is not None:
+        if self.supervisor is not None and not self.ending:
             self.supervisor.release(self.node.now())
 
     def release_asked(self, request, response):
         self.release()
-        response.success = self.supervisor is not None
-        response.message = "released" if response.success else "no joint state has come yet"
+        response.success = self.supervisor is not None and not self.ending
+        response.message = "released" if response.success else self.trouble
         return response
 
     # ---- what goes out
@@ -168,6 +176,8 @@ class SafetyNode:
         """Command the coming tick, or in lock-step the coming control period."""
         if self.supervisor is None:
             return
+        if self.ending and not self.supervisor.stopped:
+            self.supervisor.stop(now, ENDING)
         for k in range(self.ticks):
             if self.lockstep:
                 self.supervisor.beat(now + k * self.tick)  # time stands still until the agent has answered
@@ -183,12 +193,10 @@ class SafetyNode:
             self.node.stop()
 
     def wind_down(self) -> None:
-        """Bring the robot to a stand, then end."""
+        """Bring the robot to a stand, from the next tick on, then end. A signal's handler: it may come amid a tick."""
         self.ending = True
         if self.supervisor is None or self.lockstep:
             self.node.stop()
-        else:
-            self.supervisor.stop(self.node.now(), ENDING)
 
     def as_message(self, command: Command, now: float):
         out, point = convert.header(message(convert.TRAJECTORY)(), now), message(convert.POINT)()
@@ -220,7 +228,7 @@ class SafetyNode:
         """Why the robot does not do what was asked; "" while it does."""
         supervisor = self.supervisor
         if supervisor is None:
-            return "no joint state has come yet"
+            return self.waiting
         return f"stopped: {supervisor.stopped}" if supervisor.stopped else supervisor.trouble or supervisor.held
 
     def tell(self) -> None:

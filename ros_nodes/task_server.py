@@ -18,6 +18,7 @@ KIND = "soma_msgs/action/ExecuteTask"
 EXECUTING, CANCELING, SUCCEEDED, CANCELED, ABORTED = 2, 3, 4, 5, 6  # action_msgs/GoalStatus
 NONE, REJECTED, UNKNOWN_GOAL, TERMINATED = 0, 1, 2, 3  # action_msgs/srv/CancelGoal
 PERIOD = 0.2  # s between two reports
+SILENT = 0.5  # s without a command, after which nobody knows what the robot does
 REMEMBERED = 10  # goals whose results can still be asked for
 
 
@@ -34,14 +35,16 @@ class Goal:
 
 
 class TaskServer:
-    """begin(instruction) makes the agent go for it, hold() makes it stand still. Somebody tells `judged` of a verdict and
-    `moved` when the robot moves: what has moved, and then stood for `settled` s, is taken for done, unless it is `blocked`
-    (why the robot cannot do what it wants; "" if it can)."""
+    """begin(instruction) makes the agent go for it, hold() makes it stand still; goals are refused unless it is ready().
+    Somebody tells `judged` of a verdict and `commanded` of each command of the robot: what has moved, and then stood for
+    `settled` s, is taken for done, unless it is `blocked` (why the robot cannot do what it wants; "" if it can)."""
 
-    def __init__(self, node, begin: Callable[[str], None], hold: Callable[[], None], settled: float):
-        self.node, self.begin, self.hold, self.settled = node, begin, hold, settled
+    def __init__(self, node, begin: Callable[[str], None], hold: Callable[[], None], settled: float,
+                 ready: Callable[[], bool]):
+        self.node, self.begin, self.hold, self.settled, self.ready = node, begin, hold, settled, ready
         self.goals: deque[Goal] = deque(maxlen=REMEMBERED)
         self.moved_at: float | None = None
+        self.commanded_at = -SILENT  # s
         self.blocked = ""
         name = "execute_task/_action"
         self.feedback = node.publisher(f"{KIND}_FeedbackMessage", f"{name}/feedback", "reliable")
@@ -59,7 +62,7 @@ class TaskServer:
 
     def goal_asked(self, request, response):
         goal = request.goal
-        response.accepted = bool(goal.instruction.strip()) and goal.timeout >= 0
+        response.accepted = bool(goal.instruction.strip()) and goal.timeout >= 0 and self.ready()
         if response.accepted:
             self.finish(ABORTED, False, "another goal took its place")
             self.goals.append(Goal(bytes(request.goal_id.uuid), goal.instruction, goal.timeout, self.node.now()))
@@ -68,7 +71,8 @@ class TaskServer:
             self.tell()
             convert.set_time(response.stamp, self.node.now())
         else:
-            self.node.log(f"goal refused: {goal.instruction!r} within {goal.timeout} s")
+            why = "" if self.ready() else ": the agent is not active"
+            self.node.log(f"goal refused: {goal.instruction!r} within {goal.timeout} s{why}")
         return response
 
     def cancel_asked(self, request, response):
@@ -101,19 +105,21 @@ class TaskServer:
     def interrupted(self, why: str) -> None:
         self.finish(ABORTED, False, why)
 
-    def moved(self) -> None:
-        self.moved_at = self.node.now()
+    def commanded(self, moving: bool) -> None:
+        self.commanded_at = self.node.now()
+        if moving:
+            self.moved_at = self.commanded_at
 
     def unsettled(self) -> None:
         """What stands now may go on."""
         if self.moved_at is not None:
-            self.moved()
+            self.moved_at = self.node.now()
 
     def report(self) -> None:
         goal, now = self.running, self.node.now()
         if goal is None:
             return
-        if self.blocked:
+        if self.blocked or now - self.commanded_at > SILENT:
             self.unsettled()
         if self.moved_at is not None and now - self.moved_at > self.settled:
             self.finish(SUCCEEDED, True, f"stood still for {self.settled:g} s")

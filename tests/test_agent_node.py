@@ -94,6 +94,42 @@ def test_after_an_emergency_stop_it_waits_for_a_new_instruction(policy):
     assert "plan" in robot.sense(10)
 
 
+def test_a_robot_that_waits_can_be_told_by_voice_once_it_is_free(policy, monkeypatch):
+    robot, pieces = Robot(policy), []
+
+    def hear(samples, now, state):
+        pieces.append(len(samples))
+        policy.spoken = "press the red button"
+
+    robot.sense(10)
+    robot.node.heard["emergency_stop"](message(BOOL)(True))
+    tell = robot.node.heard["safety_state"]
+    tell(message(STRING)("stopped: emergency stop"))
+    monkeypatch.setattr(policy, "hear", hear)
+    assert robot.sense(10) == [] and not pieces
+    tell(message(STRING)(""))
+    assert "plan" in robot.sense(10) and robot.agent.text == "press the red button"
+    assert robot.node.sent["agent/heard"][-1].data == "press the red button" and pieces[0] > 0
+
+
+def test_a_stop_that_only_the_supervisor_tells_of_holds_without_a_goal(policy):
+    robot = Robot(policy)
+    robot.sense(10)
+    robot.node.heard["safety_state"](message(STRING)("stopped: emergency stop"))
+    robot.node.heard["safety_state"](message(STRING)(""))
+    assert robot.sense(10) == []
+
+
+def test_a_state_that_is_sent_again_is_no_reason_to_go_on(policy):
+    robot = Robot(policy)
+    robot.sense(10)
+    answered = len(robot.node.sent["agent/trajectory"])
+    for _ in range(5):
+        q = np.array(PANDA.home)
+        robot.node.heard["joint_states"](convert.to_joints(JointState(robot.node.time, q, 0.08), TABLETOP))
+    assert len(robot.node.sent["agent/trajectory"]) == answered
+
+
 def test_a_supervisor_that_stops_the_robot_ends_the_goal_and_one_that_brakes_does_not(policy):
     robot = Robot(policy)
     goal = message("soma_msgs/action/ExecuteTask_Goal")("reach the red cube", 0.0)

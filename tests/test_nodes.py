@@ -14,7 +14,7 @@ import pytest
 
 from envs.arm import PANDA, JointState, JointTrajectory
 from ros_nodes import convert
-from ros_nodes.arguments import ArgumentError, of_files, read
+from ros_nodes.arguments import ArgumentError, meant, of_files, read
 from ros_nodes.convert import TABLETOP, ConvertError, Joints
 from ros_nodes.interfaces import message
 from ros_nodes.sim_node import SimNode
@@ -75,6 +75,31 @@ def trajectory(stamp=1.0, points=3) -> JointTrajectory:
     rng = np.random.default_rng(1)
     start = JointState(stamp, np.array(PANDA.home), 0.08)
     return JointTrajectory(start, stamp + np.arange(1, points + 1) / 10, rng.normal(size=(points, 7)), rng.random(points))
+
+
+def test_a_simulation_that_begins_anew_does_not_stop_the_timers_of_a_node_without_ros(monkeypatch):
+    dds = pytest.importorskip("ros_nodes.dds", reason="cyclonedds is not installed")
+    monkeypatch.setenv("ROS_DOMAIN_ID", "93")
+    node, rang = dds.Node("timed", parameters={"use_sim_time": True}), []
+    clock = message("rosgraph_msgs/msg/Clock")()
+    node.timer(0.5, lambda: rang.append(node.now()))
+    for now in (1000.0, 1000.4, 1000.6, 0.0, 0.1, 0.3, 0.5, 1.1):
+        convert.set_time(clock.clock, now)
+        node._tick(clock)
+        node.spin_once(0.0)
+    assert rang == pytest.approx([1000.0, 1000.6, 0.5, 1.1])
+
+
+def test_a_trajectory_whose_points_are_all_ahead_begins_at_the_first():
+    """As others send them: without a point for where the robot is."""
+    sent = convert.to_trajectory(trajectory(), TABLETOP)
+    del sent.points[0]
+    for points in (3, 1):
+        sent.points = sent.points[:points]
+        back = convert.from_trajectory(sent, TABLETOP)
+        np.testing.assert_allclose(back.times, trajectory().times[:points], atol=1e-9)
+        np.testing.assert_array_equal(back.positions, trajectory().positions[:points])
+        np.testing.assert_array_equal(back.start.position, back.positions[0])
 
 
 def test_a_trajectory_comes_back_as_it_was():
@@ -143,8 +168,11 @@ def test_parameters_of_a_file_as_ros_has_them(tmp_path):
 right:
   ros__parameters: {a: 9}
 """)
-    assert of_files([str(file)], "/arm/left") == {"a": 1, "b": 3, "c": ["x", "y"]}
-    assert of_files([str(file)], "/right") == {"a": 9, "b": 2}
+    shared, own = of_files([str(file)], "/arm/left")
+    assert shared | own == {"a": 1, "b": 3, "c": ["x", "y"]}
+    shared, own = of_files([str(file)], "/right")
+    assert shared | own == {"a": 9, "b": 2}
+    assert meant(["--ros-args", "-p", "d:=1", "--params-file", str(file)], "/right") == {"d"} | set(own)
     assert read(["--ros-args", "--params-file", str(file)]).files == [str(file)]
     file.write_text("left: {a: 1}")
     with pytest.raises(ArgumentError, match="ros__parameters"):

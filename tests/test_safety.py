@@ -150,12 +150,37 @@ def test_a_robot_that_somebody_moves_while_it_stands_is_taken_where_it_is():
     """Else the command would still be where it stood, and the next controller would pull the arm back there."""
     supervisor = Supervisor(PANDA, GENTLE, HOME, TICK)
     supervisor.stop(0.0, "button")
-    supervisor.observe(JointState(0.0, HOME.position + 0.05, 0.08))
-    np.testing.assert_array_equal(supervisor.step(0.0).motion.q, HOME.position)
-    supervisor.observe(JointState(0.01, HOME.position + 0.2, 0.08))
-    command = supervisor.step(0.01)
-    np.testing.assert_allclose(command.motion.q, HOME.position + 0.2)
-    assert [e.kind for e in command.events] == ["moved"] and supervisor.stopped
+    commands = standing_where(supervisor, 0.0, 0.05)
+    np.testing.assert_array_equal(commands[-1].motion.q, HOME.position)
+    commands = standing_where(supervisor, 0.2, 0.2)
+    np.testing.assert_allclose(commands[-1].motion.q, HOME.position + 0.2)
+    assert kinds(commands) == ["moved"] and supervisor.stopped
+
+
+def standing_where(supervisor: Supervisor, start: float, away: float) -> list:
+    """Ticks of 0.2 s in which the robot is measured away from HOME, rad."""
+    commands = []
+    for now in start + TICK * np.arange(20):
+        supervisor.observe(JointState(now, HOME.position + away, 0.08))
+        commands.append(supervisor.step(now))
+    return commands
+
+
+def test_neither_a_state_of_long_ago_nor_a_wrong_one_moves_a_robot_that_stands():
+    """Joint states that end in motion are behind where the supervisor then brings the robot to a stand."""
+    supervisor = moving()
+    q = supervisor.motion.q
+    supervisor.observe(JointState(0.6, q, 0.08))
+    commands = run(supervisor, 1.0, start=0.6)
+    steps = np.abs(np.diff([q, *(c.motion.q for c in commands)], axis=0)).max()
+    assert supervisor.stands and supervisor.deviation > 0.02 and steps <= 1.001 * GENTLE.dq_max.max() * TICK
+    supervisor.hold(1.6, "nothing to do")
+    supervisor.limits = replace(GENTLE, drift=0.01)
+    assert (run(supervisor, 0.5, start=1.6)[-1].motion.q == commands[-1].motion.q).all()
+    supervisor.observe(JointState(2.1, q + 1.0, 0.08))
+    supervisor.step(2.1)
+    supervisor.observe(JointState(2.11, supervisor.motion.q, 0.08))
+    assert (run(supervisor, 0.1, start=2.11)[-1].motion.q == commands[-1].motion.q).all()
 
 
 def test_joints_that_are_not_finite_are_no_place_to_begin():
@@ -168,8 +193,16 @@ def test_joints_that_are_not_finite_are_no_place_to_begin():
 
 def test_a_force_that_is_limited_has_to_be_measured():
     supervisor = moving(replace(GENTLE, force=40.0))
-    supervisor.observe(JointState(0.6, supervisor.motion.q, 0.08))
+    supervisor.observe(JointState(0.6, supervisor.motion.q, 0.08), float("nan"))
     assert "not measured" in supervisor.step(0.6).events[0].detail
+
+
+def test_the_last_of_several_stops_is_the_one_that_is_told():
+    supervisor = moving()
+    supervisor.stop(0.6, "it ends")
+    supervisor.stop(0.6, "button")
+    supervisor.stop(0.61, "button")
+    assert supervisor.stopped == "button" and details(run(supervisor, 0.1, start=0.61)).count("button") == 1
 
 
 def test_where_the_stop_ends():
@@ -185,6 +218,7 @@ def test_where_the_stop_ends():
     (lambda p: replace(p, positions=p.positions[:, :6]), r"\(3, 6\)"),
     (lambda p: replace(p, positions=np.full_like(p.positions, np.nan)), "NaN"),
     (lambda p: replace(p, openings=np.array([0.0, np.inf, 0.0])), "NaN or inf"),
+    (lambda p: replace(p, start=replace(p.start, opening=np.nan)), "NaN or inf"),
     (lambda p: replace(p, times=p.times[::-1]), "increase"),
     (lambda p: replace(p, times=p.times[:2]), "times 2"),
     (lambda p: replace(p, start=replace(p.start, stamp=-2.0)), "old"),

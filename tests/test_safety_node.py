@@ -52,8 +52,39 @@ def test_it_follows_and_a_signal_brakes_before_it_ends():
     arm = Arm()
     assert arm.go(0.5)[-1] > 0.3 and arm.node.running
     arm.safety.wind_down()
+    arm.node.heard["~/release"](message(EMPTY)())
     speeds = arm.go(0.4)
     assert not arm.node.running and speeds[-1] == 0.0 and (np.diff(speeds)[3:] <= 1e-9).all()
+
+
+def test_a_signal_in_the_middle_of_a_tick_brakes_from_the_next_on():
+    arm = Arm()
+    arm.go(0.5)
+    follow = arm.safety.supervisor.follow
+
+    def interrupted(now):
+        arm.safety.wind_down()
+        return follow(now)
+
+    arm.safety.supervisor.follow = interrupted
+    assert arm.go(0.4)[-1] == 0.0 and not arm.node.running
+
+
+def test_an_emergency_stop_while_it_ends_outlives_it(tmp_path):
+    arm = Arm(log=str(tmp_path / "log"))
+    arm.go(0.5)
+    arm.safety.wind_down()
+    arm.go(0.02)
+    arm.node.heard["emergency_stop"](message(BOOL)(True))
+    arm.go(0.4)
+    assert not arm.node.running and not Arm(log=str(tmp_path / "log")).go(0.3).any()
+
+
+def test_a_robot_outside_the_margin_is_told_of_once():
+    arm = Arm(margin=0.5)
+    for q in [PANDA.q_max - 0.1] * 5:
+        arm.node.heard["joint_states"](convert.to_joints(JointState(1.0, q, 0.08), TABLETOP))
+    assert "start outside their limits" in arm.safety.trouble and len(arm.node.said) == 1
 
 
 def test_an_emergency_stop_outlives_the_supervisor_where_there_is_a_log(tmp_path):

@@ -16,7 +16,9 @@ def uuid(number):
 class Client:
     def __init__(self):
         self.node, self.done = HandNode(), []
-        self.server = TaskServer(self.node, lambda text: self.done.append(text), lambda: self.done.append("HOLD"), 3.0)
+        self.ready = True
+        self.server = TaskServer(self.node, lambda text: self.done.append(text), lambda: self.done.append("HOLD"), 3.0,
+                                 lambda: self.ready)
 
     def goal(self, number, instruction="go", timeout=0.0):
         goal = message("soma_msgs/action/ExecuteTask_Goal")(instruction, timeout)
@@ -28,6 +30,12 @@ class Client:
 
     def result(self, number):
         return self.node.services[ACTION + "get_result"](goal_id=uuid(number))
+
+    def stand(self, seconds):
+        """The robot is commanded to stand."""
+        for _ in range(round(seconds / 0.1)):
+            self.server.commanded(False)
+            self.node.run(0.1, step=0.02)
 
     @property
     def statuses(self):
@@ -41,10 +49,10 @@ def test_a_goal_reports_and_ends_when_the_robot_has_moved_and_stands_still():
     client.node.run(5.0)
     feedback = client.node.sent[ACTION + "feedback"]
     assert len(feedback) == pytest.approx(25, abs=1) and feedback[-1].feedback.state == "waiting" and waiting == []
-    client.server.moved()
-    client.node.run(2.0)
+    client.server.commanded(True)
+    client.stand(2.0)
     assert feedback[-1].feedback.state == "moving" and feedback[-1].feedback.elapsed == pytest.approx(7.0, abs=0.3)
-    client.node.run(1.5)
+    client.stand(1.5)
     assert client.statuses == [SUCCEEDED]
     assert (waiting[0].status, waiting[0].result.success, waiting[0].result.message) == (SUCCEEDED, True, "stood still for 3 s")
     client.node.run(1.0)
@@ -54,13 +62,15 @@ def test_a_goal_reports_and_ends_when_the_robot_has_moved_and_stands_still():
 def test_what_the_supervisor_blocks_is_not_done_by_standing_still():
     client = Client()
     client.goal(1)
-    client.server.moved()
+    client.server.commanded(True)
     client.server.blocked = "too close to itself"
-    client.node.run(4.0)
+    client.stand(4.0)
     assert client.statuses == [EXECUTING]
     assert client.node.sent[ACTION + "feedback"][-1].feedback.state == "blocked: too close to itself"
     client.server.blocked = ""
     client.node.run(3.5)
+    assert client.statuses == [EXECUTING]  # the supervisor is gone: nobody knows whether the robot stands
+    client.stand(3.5)
     assert client.statuses == [SUCCEEDED]
 
 
@@ -70,9 +80,9 @@ def test_standing_in_trouble_is_not_having_done_it_and_who_interrupts_aborts():
     client.server.unsettled()
     client.node.run(4.0)
     assert client.statuses == [EXECUTING] and client.node.sent[ACTION + "feedback"][-1].feedback.state == "waiting"
-    client.server.moved()
+    client.server.commanded(True)
     for _ in range(5):
-        client.node.run(1.0)
+        client.stand(1.0)
         client.server.unsettled()
     assert client.statuses == [EXECUTING]
     client.server.interrupted("emergency stop")
@@ -108,5 +118,8 @@ def test_a_goal_is_cancelled_by_its_number_or_with_all_and_then_the_robot_holds(
 
 def test_what_is_no_goal_is_refused_and_unknown_results_are_answered():
     client = Client()
+    client.ready = False
+    assert not client.goal(1) and client.done == []
+    client.ready = True
     assert not client.goal(1, "  ") and not client.goal(1, "go", -1.0) and client.done == []
     assert client.result(9)[0].status == 0

@@ -15,6 +15,7 @@ from launch_ros.actions import Node
 TOPICS = {"front": ("camera/front/image_raw", "the camera that sees the table"),
           "wrist": ("camera/wrist/image_raw", "the camera at the hand"),
           "joint_states": ("joint_states", "the robot's joints"),
+          "gripper_states": ("gripper_states", "the gripper's joints, where they are apart"),
           "joint_commands": ("joint_commands", "where the supervisor's commands go")}
 ACTIONS = {"arm": ("arm_controller/follow_joint_trajectory", "the action that moves the arm, with controller: action"),
            "gripper": ("gripper_controller/gripper_cmd", "the action that moves the gripper, with controller: action")}
