@@ -17,8 +17,8 @@ class Muon(Optimizer):
     """Momentum made orthogonal (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks").
 
     The step is scaled to the size of AdamW's, as in Liu et al. 2025 ("Muon is scalable for LLM training", section 2.2), so
-    that one learning rate serves both. Unlike torch.optim.Muon it takes matrices of one shape together, which saves two
-    thirds of the time for a small model, and computes in fp32 where the processor has no fast bf16.
+    that one learning rate serves both. Unlike torch.optim.Muon it takes matrices of one shape together, which saves a
+    third of the time for a small model, and computes in fp32 where the processor has no fast bf16.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float = 1e-3, weight_decay: float = 0.0, momentum: float = 0.95,
@@ -48,7 +48,8 @@ class Muon(Optimizer):
         """One step of matrices of one shape: decoupled decay, Nesterov's momentum, made orthogonal."""
         grads = [p.grad for p in params]
         for p in params:
-            self.state[p].setdefault("momentum", torch.zeros_like(p))
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
         kept = [self.state[p]["momentum"] for p in params]
         torch._foreach_lerp_(kept, grads, 1 - momentum)
         ahead = torch.stack(torch._foreach_lerp(grads, kept, momentum))
@@ -81,7 +82,8 @@ def optimizers(model: nn.Module, kind: str, rate: float, decay: float, fast_bf16
     """AdamW for what is trained of the model, or ("muon") Muon for its hidden matrices and AdamW for the rest; weight decay
     for matrices and filters."""
     hidden = hidden_matrices(model) if kind == "muon" else []
-    rest = [p for p in model.parameters() if p.requires_grad and not any(p is other for other in hidden)]
+    taken = {id(p) for p in hidden}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
     groups = [{"params": [p for p in rest if p.ndim >= 2], "weight_decay": decay},
               {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0}]
     adamw = AdamW(groups, lr=rate, betas=(0.9, 0.98), eps=1e-8, fused=True)
