@@ -1,68 +1,82 @@
-"""From a recogniser's frames to words: prefix beam search with a bigram of what is said to robots."""
+"""From a recogniser's frames to words: prefix beam search with a trigram of what is said to robots."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-BLANK = 0  # the CTC blank is the tokenizer's padding token; in the bigram it stands for both ends of a sentence
-MOST = 16384  # pairs of tokens that are remembered
-PRIOR = 5.0  # occurrences of any token that its share of all tokens is worth after a given one
-WEIGHT, BONUS = 0.5, 1.5  # of the bigram, and for each token: chosen on training voices, distorted as in training
+BLANK = 0  # the CTC blank is the tokenizer's padding token; in the trigram it stands for both ends of a sentence
+MOST = 32768  # triples of tokens that are remembered
+PRIOR = 5.0  # occurrences that what is known from one token less is worth
+WEIGHT, BONUS = 0.5, 1.5  # of the trigram, and for each token: chosen on training voices, distorted as in training
 BEAM, BRANCHES = 12, 12  # prefixes that are kept, and tokens that each is tried with
 
 
-class Bigram(nn.Module):
-    """Which token follows which, as counts of fixed room, so that any vocabulary's fit into a checkpoint.
+class Trigram(nn.Module):
+    """Which token follows which two, as counts of fixed room, so that any vocabulary's fit into a checkpoint.
 
-    P(b | a) = (n(a b) + PRIOR P(b)) / (n(a) + PRIOR), as under a Dirichlet prior (MacKay & Peto 1995).
+    P(c | a b) = (n(a b c) + PRIOR P(c | b)) / (n(a b) + PRIOR), with P(c | b) from n(b c) and P(c) likewise, as under
+    hierarchical Dirichlet priors (MacKay & Peto 1995).
     """
 
     def __init__(self, vocabulary: int):
         super().__init__()
         self.vocabulary = vocabulary
-        self.register_buffer("pairs", torch.zeros(MOST, 3, dtype=torch.int32))  # (a, b, n), the most frequent first
-        self._known: dict[int, dict[int, int]] | None = None
+        self.register_buffer("triples", torch.zeros(MOST, 4, dtype=torch.int32))  # (a, b, c, n), the most frequent first
+        self._forget()
 
     def fit(self, sentences: Iterable[Sequence[int]]) -> None:
-        """Count the pairs of neighbours in sentences of token ids, the BLANK before and behind each counted in."""
-        counts = Counter(pair for ids in sentences for pair in pairwise((BLANK, *ids, BLANK)))
-        rows = torch.tensor([(*pair, n) for pair, n in counts.most_common(MOST)], dtype=torch.int32)
-        self.pairs.zero_()
-        self.pairs[: len(rows)] = rows
-        self._known = None
+        """Count the tokens of sentences with the two before each; two BLANKs stand before, and one behind."""
+        padded = ((BLANK, BLANK, *ids, BLANK) for ids in sentences)
+        counts = Counter(triple for ids in padded for triple in zip(ids, ids[1:], ids[2:]))
+        rows = torch.tensor([(*triple, n) for triple, n in counts.most_common(MOST)], dtype=torch.int32)
+        self.triples.zero_()
+        self.triples[: len(rows)] = rows
+        self._forget()
 
-    def score(self, before: int, token: int) -> float:
-        """Natural logarithm of P(token | before); 0 as long as nothing was counted."""
-        if self._known is None:
-            self._count()
-        if not self._known:
+    def score(self, before: Sequence[int], token: int) -> float:
+        """Natural logarithm of P(token | the last two of before); 0 as long as nothing was counted."""
+        key = (*(BLANK, BLANK, *before[-2:])[-2:], token)
+        if key not in self._scores:
+            self._scores[key] = self._score(*key)
+        return self._scores[key]
+
+    def _score(self, a: int, b: int, c: int) -> float:
+        found, after = self.counts
+        if not found:
             return 0.0
-        after = self._known.get(before, {})
-        share = (self._total.get(token, 0) + 0.5) / self._all
-        return math.log((after.get(token, 0) + PRIOR * share) / (self._after.get(before, 0) + PRIOR))
+        p = (found[(c,)] + 0.5) / (after[()] + 0.5 * self.vocabulary)
+        for known in ((b,), (a, b)):
+            p = (found[(*known, c)] + PRIOR * p) / (after[known] + PRIOR)
+        return math.log(p)
 
-    def _count(self) -> None:
-        self._known, self._total = defaultdict(dict), Counter()
-        for a, b, n in self.pairs[self.pairs[:, 2] > 0].tolist():
-            self._known[a][b] = n
-            self._total[b] += n
-        self._after = {a: sum(after.values()) for a, after in self._known.items()}
-        self._all = sum(self._total.values()) + 0.5 * self.vocabulary
+    @property
+    def counts(self) -> tuple[Counter, Counter]:
+        """Of one to three tokens in a row; of all that follows none, one and two tokens."""
+        if self._counts is None:
+            self._counts = found, after = Counter(), Counter()
+            for *triple, n in self.triples[self.triples[:, 3] > 0].tolist():
+                for i in range(3):
+                    found[tuple(triple[i:])] += n
+                    after[tuple(triple[i:-1])] += n
+        return self._counts
+
+    def _forget(self) -> None:
+        self._counts: tuple[Counter, Counter] | None = None
+        self._scores: dict[tuple[int, int, int], float] = {}
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._known = None
+        self._forget()
 
     def search(self, log_probs: Tensor) -> list[int]:
         """The tokens of an utterance, given log-probabilities (T, V) of a recogniser trained by connectionist temporal
-        classification: prefix beam search (Hannun et al. 2014), each token weighed by the bigram."""
+        classification: prefix beam search (Hannun et al. 2014), each token weighed by the trigram."""
         frames = log_probs.double().cpu().numpy()
         beam = {(): (0.0, -math.inf, 0.0)}  # prefix: log-probability ending in BLANK, in its last token; of its words
         for frame in frames:
@@ -70,7 +84,7 @@ class Bigram(nn.Module):
 
         def final(item) -> float:
             prefix, (blank, token, words) = item
-            return np.logaddexp(blank, token) + words + WEIGHT * self.score(_last(prefix), BLANK)
+            return np.logaddexp(blank, token) + words + WEIGHT * self.score(prefix, BLANK)
 
         return list(max(beam.items(), key=final)[0])
 
@@ -78,6 +92,7 @@ class Bigram(nn.Module):
         likely = np.argpartition(frame, -min(BRANCHES, len(frame)))[-BRANCHES:]
         branches = [token for token in likely.tolist() if token != BLANK]
         found: dict[tuple, list[float]] = {}
+        bonus = BONUS * bool(self.counts[0])
         for prefix, (blank, token, words) in beam.items():
             whole, last = np.logaddexp(blank, token), _last(prefix)
             same = found.setdefault(prefix, [-math.inf, -math.inf, words])
@@ -87,10 +102,11 @@ class Bigram(nn.Module):
             for other in branches:
                 longer = found.setdefault((*prefix, other), [-math.inf, -math.inf, 0.0])
                 longer[1] = np.logaddexp(longer[1], (blank if other == last else whole) + frame[other])
-                longer[2] = words + WEIGHT * self.score(last, other) + BONUS * bool(self._known)
+                longer[2] = words + WEIGHT * self.score(prefix, other) + bonus
         best = sorted(found.items(), key=lambda item: -np.logaddexp(*item[1][:2]) - item[1][2])[:BEAM]
         return {prefix: tuple(values) for prefix, values in best}
 
 
 def _last(prefix: tuple) -> int:
     return prefix[-1] if prefix else BLANK
+

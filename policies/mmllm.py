@@ -86,7 +86,7 @@ class MMLLMPolicy:
         self.own_voice.append((start, end))
 
     def transcribe(self, waveform: np.ndarray) -> tuple[str, float]:
-        """Mono waveform (n,) -> (words, mean probability of the likeliest sounds, before the bigram chose the words)."""
+        """Mono waveform (n,) -> (words, mean probability of the likeliest sounds, before the trigram chose the words)."""
         if self.model.speech is None:
             return "", 0.0
         wave = torch.from_numpy(np.asarray(waveform, np.float32))[None].to(self.device)

@@ -1,4 +1,4 @@
-"""The bigram and the search for words: probabilities are probabilities, and the search finds what enumeration finds."""
+"""The trigram and the search for words: probabilities are probabilities, and the search finds what enumeration finds."""
 
 import itertools
 import math
@@ -9,39 +9,40 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import language
-from agent.language import BLANK, BONUS, WEIGHT, Bigram
+from agent.language import BLANK, BONUS, WEIGHT, Trigram
 
 SENTENCES = [[1, 2], [1, 2, 2], [2, 1], [3]]
 
 
-def bigram(sentences=SENTENCES, vocabulary=4):
-    found = Bigram(vocabulary)
+def trigram(sentences=SENTENCES, vocabulary=4):
+    found = Trigram(vocabulary)
     found.fit(sentences)
     return found
 
 
-@pytest.mark.parametrize("before", range(4))
+@pytest.mark.parametrize("before", [(), (1,), (3, 3), *itertools.product(range(4), repeat=2)])
 def test_what_may_follow_a_token_sums_to_one(before):
-    found = bigram()
+    found = trigram()
     assert sum(math.exp(found.score(before, token)) for token in range(4)) == pytest.approx(1.0)
 
 
 def test_what_was_seen_often_is_likelier():
-    found = bigram()
-    assert found.score(1, 2) > found.score(1, 3) and found.score(BLANK, 1) > found.score(BLANK, 2)
+    found = trigram()
+    assert found.score([1], 2) > found.score([1], 3) and found.score([], 1) > found.score([], 2)
+    assert found.score([1, 2], 2) > found.score([3, 2], 2) > found.score([3, 2], 3)  # what one token tells is not lost
 
 
 def test_counts_travel_with_the_weights():
-    learned, other = bigram(), bigram([[3, 3]])
-    other.score(3, 3)
+    learned, other = trigram(), trigram([[3, 3]])
+    other.score((3, 3), 3)
     other.load_state_dict(learned.state_dict())
-    assert all(other.score(a, b) == learned.score(a, b) for a in range(4) for b in range(4))
+    assert all(other.score((a, b), c) == learned.score((a, b), c) for a, b, c in itertools.product(range(4), repeat=3))
 
 
-def test_only_the_most_frequent_pairs_are_kept(monkeypatch):
+def test_only_the_most_frequent_triples_are_kept(monkeypatch):
     monkeypatch.setattr(language, "MOST", 2)
-    found = bigram([[1, 1, 1, 1]])
-    assert found.pairs.tolist()[0] == [1, 1, 3] and len(found.pairs) == 2
+    found = trigram([[1, 1, 1, 1]])
+    assert found.triples.tolist()[0] == [1, 1, 1, 2] and len(found.triples) == 2
 
 
 @settings(max_examples=60, deadline=None)
@@ -49,7 +50,7 @@ def test_only_the_most_frequent_pairs_are_kept(monkeypatch):
 def test_the_search_finds_the_best_words_of_all(seed, fitted):
     generator = torch.Generator().manual_seed(seed)
     log_probs = torch.randn(3, 3, generator=generator).mul(2).log_softmax(-1)
-    words = bigram([[1, 2], [2, 2], [1]], 3) if fitted else Bigram(3)
+    words = trigram([[1, 2], [2, 2], [1]], 3) if fitted else Trigram(3)
     best = max(totals(log_probs, words).items(), key=lambda item: item[1])[0]
     assert tuple(words.search(log_probs)) == best
 
@@ -60,23 +61,23 @@ def totals(log_probs, words):
     for path in itertools.product(range(log_probs.shape[1]), repeat=len(log_probs)):
         merged = tuple(token for token, _ in itertools.groupby(path) if token != BLANK)
         chances[merged] = chances.get(merged, 0.0) + math.exp(sum(log_probs[t, k].item() for t, k in enumerate(path)))
-    bonus = BONUS if words.pairs.any() else 0.0
+    bonus = BONUS if words.triples.any() else 0.0
 
     def said(prefix):
-        steps = itertools.pairwise((BLANK, *prefix, BLANK))
-        return sum(WEIGHT * words.score(a, b) for a, b in steps) + bonus * len(prefix)
+        whole = (*prefix, BLANK)
+        return sum(WEIGHT * words.score(whole[:n], token) for n, token in enumerate(whole)) + bonus * len(prefix)
 
     return {prefix: math.log(chance) + said(prefix) for prefix, chance in chances.items()}
 
 
 def test_words_that_a_weak_recogniser_swallows_are_put_right():
     """A frame that is a little surer of silence than of a word that nearly always stands there."""
-    words = bigram([[1, 2, 3]] * 50)
+    words = trigram([[1, 2, 3]] * 50)
     frames = torch.tensor([[0.01, 0.97, 0.01, 0.01], [0.97, 0.01, 0.01, 0.01], [0.5, 0.01, 0.48, 0.01],
                            [0.97, 0.01, 0.01, 0.01], [0.01, 0.01, 0.01, 0.97]]).log()
-    assert Bigram(4).search(frames) == [1, 3] and words.search(frames) == [1, 2, 3]
+    assert Trigram(4).search(frames) == [1, 3] and words.search(frames) == [1, 2, 3]
 
 
 def test_silence_says_nothing():
-    assert bigram().search(torch.tensor([[0.97, 0.01, 0.01, 0.01]] * 5).log()) == []
-    assert bigram().search(torch.zeros(0, 4)) == []
+    assert trigram().search(torch.tensor([[0.97, 0.01, 0.01, 0.01]] * 5).log()) == []
+    assert trigram().search(torch.zeros(0, 4)) == []

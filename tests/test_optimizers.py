@@ -4,9 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
+from tests.little_workers import after_three_steps_of_muon, muon_together
 from tests.tiny import tiny_model
 from training.optimizers import Muon, hidden_matrices, optimizers, orthogonal
+from training.workers import together
 
 
 @given(st.integers(1, 4), st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
@@ -37,6 +40,15 @@ def test_muon_takes_the_steps_of_the_library():
     for a, b in zip(ours, theirs):
         assert (a - b).abs().max() < 0.1 * 0.02  # of a step; bf16 adds in another order
     assert not torch.equal(ours[0], ours[2])
+
+
+@pytest.mark.parametrize("processes", [2, 6])
+def test_processes_that_share_muons_work_take_its_steps(tmp_path, processes):
+    together(muon_together, (str(tmp_path),), processes)
+    alone = after_three_steps_of_muon()
+    for rank in range(processes):
+        for name, matrix in load_file(tmp_path / f"{rank}.st").items():
+            torch.testing.assert_close(matrix, alone[name], rtol=1e-5, atol=1e-6)
 
 
 def test_muon_refuses_what_is_no_matrix():

@@ -6,7 +6,7 @@ import math
 from typing import Callable, Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import AdamW, Optimizer
 
 KINDS = ("adamw", "muon")
@@ -36,26 +36,58 @@ class Muon(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            alike: dict[torch.Size, list[Tensor]] = {}
-            for p in group["params"]:
-                if p.grad is not None:
-                    alike.setdefault(p.shape, []).append(p)
-            for params in alike.values():
-                self.move(params, group["lr"], group["weight_decay"], group["momentum"])
+            params = [p for p in group["params"] if p.grad is not None]
+            self.move(params, group["lr"], group["weight_decay"], group["momentum"])
         return loss
 
     def move(self, params: list[Tensor], rate: float, decay: float, momentum: float) -> None:
-        """One step of matrices of one shape: decoupled decay, Nesterov's momentum, made orthogonal."""
+        """One step of some matrices: decoupled decay, Nesterov's momentum, made orthogonal."""
+        if not params:
+            return
         grads = [p.grad for p in params]
         for p in params:
             if not self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
         kept = [self.state[p]["momentum"] for p in params]
         torch._foreach_lerp_(kept, grads, 1 - momentum)
-        ahead = torch.stack(torch._foreach_lerp(grads, kept, momentum))
-        way = orthogonal(ahead.to(self.dtype)).to(ahead.dtype)
+        ways = self.ways(torch._foreach_lerp(grads, kept, momentum))
+        torch._foreach_mul_(ways, [-rate * 0.2 * math.sqrt(max(p.shape)) for p in params])
         torch._foreach_mul_(params, 1 - rate * decay)
-        torch._foreach_add_(params, way.unbind(), alpha=-rate * 0.2 * math.sqrt(max(params[0].shape)))
+        torch._foreach_add_(params, ways)
+
+    def ways(self, ahead: list[Tensor]) -> list[Tensor]:
+        """The matrices made orthogonal; of several processes that train together each does a part, and all get all."""
+        rank, count = place()
+        order = sorted(range(len(ahead)), key=lambda i: ahead[i].shape)
+        parts = [order[owner::count] for owner in range(count)]  # about as much work for each
+        sizes = [[ahead[i].numel() for i in part] for part in parts]
+        flat = [ahead[0].new_empty(sum(size), dtype=self.dtype) for size in sizes]
+        for way, x in zip(flat[rank].split(sizes[rank]), alike_together([ahead[i] for i in parts[rank]], self.dtype)):
+            way.copy_(x.flatten())
+        ways: dict[int, Tensor] = {}
+        for owner, part in enumerate(parts):
+            if count > 1:
+                distributed.broadcast(flat[owner], owner)
+            ways |= {i: way.view_as(ahead[i]).to(ahead[i].dtype) for i, way in zip(part, flat[owner].split(sizes[owner]))}
+        return [ways[i] for i in range(len(ahead))]
+
+
+def place() -> tuple[int, int]:
+    """This process's number among those that train together, and how many these are."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def alike_together(matrices: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Each matrix made orthogonal, those of one shape at once."""
+    alike: dict[torch.Size, list[int]] = {}
+    for i, x in enumerate(matrices):
+        alike.setdefault(x.shape, []).append(i)
+    ways: dict[int, Tensor] = {}
+    for indices in alike.values():
+        ways |= zip(indices, orthogonal(torch.stack([matrices[i] for i in indices]).to(dtype)))
+    return [ways[i] for i in range(len(matrices))]
 
 
 def orthogonal(x: Tensor, iterations: int = 5) -> Tensor:

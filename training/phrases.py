@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from difflib import SequenceMatcher
-from functools import cache
 
 from envs.tabletop.env import streams
 from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES
 from envs.tabletop.tasks import TASKS
+from training.data.corpus import kinds
 from training.settings import SettingsError
 
 SLOT = re.compile(r"\{(\w+)\}")
 LABEL = re.compile(rf"\b({'|'.join(COLOUR_NAMES)}) ({'|'.join(KIND_NAMES)})\b")
 ALIKE = 0.6  # similarity from which words are taken for a phrasing
-SCENES = 40  # of a task, that tell what kinds of things it is about
 SEEDS = 5000  # tried before a scene is said not to exist
 
 
@@ -35,18 +34,8 @@ def _candidates(shape: str, labels: list[str]):
         for form in (*task.forms, *task.held_out_forms):
             slots = tuple(SLOT.findall(form))
             if len(slots) == len(labels):
-                fits = all(label.split()[1] in _kinds(name)[slot] for slot, label in zip(slots, labels))
+                fits = all(label.split()[1] in kinds(name)[slot] for slot, label in zip(slots, labels))
                 yield fits, SequenceMatcher(None, shape, SLOT.sub("{}", form)).ratio(), name, slots
-
-
-@cache
-def _kinds(task: str) -> dict[str, set[str]]:
-    """Slot -> the kinds of things that fill it, from some scenes."""
-    found: dict[str, set[str]] = {}
-    for seed in range(SCENES):
-        for slot, label in TASKS[task]().scene(streams("train", seed)[0], "train").words.items():
-            found.setdefault(slot, set()).add(label.split()[1])
-    return found
 
 
 def _example(task: str) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from agent.encoders.audio import WINDOW, Features, scaled_bands
-from agent.language import Bigram
+from agent.language import Trigram
 
 HOP = 160  # samples, 10 ms at 16 kHz
 
@@ -28,7 +28,7 @@ class SpeechEncoder(nn.Module):
             nn.Conv1d(width, width, 5, stride=2, padding=2), nn.SiLU(),
         )
         self.layers = nn.ModuleList(ConvAttention(width) for _ in range(depth))
-        self.head, self.language = nn.Linear(width, vocabulary), Bigram(vocabulary)
+        self.head, self.language = nn.Linear(width, vocabulary), Trigram(vocabulary)
 
     def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         wave = nn.functional.pad(wave, (0, WINDOW))
@@ -144,7 +144,7 @@ class WhisperSpeech(nn.Module):
             raise ValueError(f"{path} hears at {self.extract.sampling_rate} Hz, the robot at {sample_rate} Hz")
         self.encoder = WhisperModel.from_pretrained(path, local_files_only=True, use_safetensors=True).get_encoder()
         self.encoder.requires_grad_(train)
-        self.head, self.language = nn.Linear(self.encoder.config.d_model, vocabulary), Bigram(vocabulary)
+        self.head, self.language = nn.Linear(self.encoder.config.d_model, vocabulary), Trigram(vocabulary)
 
     def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         cut = [row[: int(n)].cpu().numpy() for row, n in zip(wave, lengths)]
