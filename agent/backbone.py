@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
+from agent.pretrained import load
+
 TUNES = ("full", "frozen", "lora")
 MASKS = ("prefix", "causal")
 
@@ -45,9 +47,9 @@ def pocket(vocabulary: int, width: int = 160, depth: int = 4, heads: int = 4, fe
 
 
 def pretrained(vocabulary: int, path: str) -> PreTrainedModel:
-    """A causal LM from a local directory in the hub's format; safetensors only, nothing is downloaded. Raises
-    ValueError where its embedding table is smaller than the tokenizer's `vocabulary`."""
-    lm = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, use_safetensors=True)
+    """A causal LM from a local directory in the hub's format (agent.pretrained). Raises ValueError where its embedding
+    table is smaller than the tokenizer's `vocabulary`."""
+    lm = load(AutoModelForCausalLM, path)
     if lm.config.vocab_size < vocabulary:
         raise ValueError(f"{path}: {lm.config.vocab_size} embeddings, but the tokenizer has {vocabulary} tokens")
     return lm

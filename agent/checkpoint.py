@@ -1,6 +1,7 @@
 """A checkpoint is a directory: config.json, model.safetensors, tokenizer/. No pickle, and no code from outside.
 
-A config names classes by `_target_`; only names below `agent.` are built, whatever a checkpoint says.
+A config names classes by `_target_`; models from the Hugging Face hub are kept as
+agent/pretrained.py says. Only names below `agent.` are built, whatever a checkpoint says.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any, Mapping
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
+from agent import pretrained
 from agent.model import EmbodiedModel
 from agent.processor import Processor
 from agent.spec import Spec
@@ -60,7 +63,7 @@ def save(folder: str | Path, model: EmbodiedModel, config: Mapping, tokenizer: P
     tensors = {name: _stored(name, value, dtype) for name, value in model.state_dict().items()}
     save_file(_without_ties(tensors), folder / "model.safetensors")
     tokenizer.save_pretrained(folder / "tokenizer")
-    whole = {"model": dict(config), "spec": model.spec.to_dict(), "notes": dict(notes or {})}
+    whole = {"model": pretrained.keep(config, folder), "spec": model.spec.to_dict(), "notes": dict(notes or {})}
     (folder / "config.json").write_text(json.dumps(whole, indent=1))
 
 
@@ -86,18 +89,26 @@ def find(name: str | Path) -> Path:
 
 
 def page(folder: Path) -> dict:
-    """A checkpoint's config.json: {"model", "spec", "notes"}."""
-    return json.loads((folder / "config.json").read_text())
+    """A checkpoint's config.json: {"model", "spec", "notes"}. Raises CheckpointError."""
+    try:
+        whole = json.loads((folder / "config.json").read_text())
+        return whole | {"model": pretrained.found(whole["model"], folder)}
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder / 'config.json'} is no checkpoint's: {error}") from error
 
 
 def load(name: str | Path) -> tuple[EmbodiedModel, Processor, dict]:
     """(model in evaluation mode, its processor, the whole config). Raises CheckpointError."""
     folder = find(name)
     config = page(folder)
-    spec, tokenizer = Spec.from_dict(config["spec"]), load_tokenizer(folder / "tokenizer")
-    model = new_model(config["model"], spec, tokenizer)
-    weights = {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "model.safetensors").items()}
-    missing, unknown = model.load_state_dict(weights, strict=False)
+    spec = Spec.from_dict(config["spec"])
+    try:
+        tokenizer, weights = load_tokenizer(folder / "tokenizer"), load_file(folder / "model.safetensors")
+        model = new_model(config["model"], spec, tokenizer)
+        floats = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+        missing, unknown = model.load_state_dict(floats, strict=False)
+    except (OSError, RuntimeError, TypeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
     missing = [name for name in missing if not name.endswith("lm_head.weight")]
     if missing or unknown:
         raise CheckpointError(f"{folder}: weights do not fit the config; missing {missing[:5]}, unknown {unknown[:5]}")

@@ -18,6 +18,7 @@ row, W of N that it remembers, D width.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Callable, Mapping, NamedTuple
 
 import torch
@@ -75,6 +76,8 @@ class EmbodiedModel(nn.Module):
         missing = set(spec.cameras) - set(projectors)
         if missing:
             raise ValueError(f"cameras without a projector: {sorted(missing)}; projectors are for {sorted(projectors)}")
+        sizes = {name: len(spec.senses[name]) for name in senses or {} if name in spec.senses}
+        spec = replace(spec, senses={name: spec.senses[name] for name in sizes})
         self.spec, self.horizon, self.memory = spec, horizon, memory
         self.backbone: Backbone = backbone(vocabulary=vocabulary)
         width = self.backbone.width
@@ -83,7 +86,6 @@ class EmbodiedModel(nn.Module):
                                                                 grid=self.vision.grid) for name in spec.cameras})
         self.proprio = proprio(size=len(spec.state))
         self.state_in = nn.Linear(self.proprio.width, width)
-        sizes = {name: len(spec.senses[name]) for name in senses or {} if name in spec.senses}
         self.senses = nn.ModuleDict({name: Sense(senses[name], size, width) for name, size in sizes.items()})
         ears = bool(spec.microphones)
         self.audio = audio(channels=len(spec.microphones), sample_rate=spec.sample_rate) if audio and ears else None

@@ -17,8 +17,10 @@ class Normalizer(nn.Module):
         self.register_buffer("high", torch.ones(size))
 
     def fit(self, values: np.ndarray, smallest: float = 1e-3) -> None:
-        """Set the range from samples (n, size): the 0.5 and 99.5 percentiles, widened to at least `smallest`."""
+        """Set the range from samples (n, size): the 0.5 and 99.5 percentiles, or all that was seen where these are the same
+        (a trigger that is seldom pulled), widened to at least `smallest`."""
         low, high = np.percentile(values, [0.5, 99.5], axis=0)
+        low, high = np.where(low == high, values.min(0), low), np.where(low == high, values.max(0), high)
         middle, half = (low + high) / 2, np.maximum((high - low) / 2, smallest)
         self.low.copy_(torch.as_tensor(middle - half))
         self.high.copy_(torch.as_tensor(middle + half))

@@ -60,13 +60,18 @@ class Resampler(nn.Module):
         self.count = count
         self.queries = nn.Parameter(0.02 * torch.randn(count, width))
         self.inlet, self.norm = nn.Linear(width_in, width), nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, max(1, width // 40), batch_first=True)
+        self.attention = nn.MultiheadAttention(width, head_count(width, 40), batch_first=True)
         self.register_buffer("position", sine_positions(grid, width), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         values = self.norm(self.inlet(x.flatten(1, 2)))
         queries = self.queries.expand(len(x), -1, -1)
         return self.attention(queries, values + self.position, values, need_weights=False)[0]
+
+
+def head_count(width: int, size: int) -> int:
+    """Of attention heads that share `width` evenly: as many as have at least `size` each, or else the next fewer."""
+    return next(heads for heads in range(max(1, width // size), 0, -1) if width % heads == 0)
 
 
 def sine_positions(grid: int, width: int) -> Tensor:

@@ -74,10 +74,11 @@ class Spec:
     sample_rate: int = 16000  # Hz
     senses: dict[str, tuple[str, ...]] = field(default_factory=dict)  # name -> its channels, such as wrist force in N
 
-    def check(self, obs: Mapping[str, Any]) -> None:
-        """Raise SpecError naming the first key that is missing or has another shape or type than this Spec says."""
-        for name, (height, width) in self.cameras.items():
-            _check_array(obs, IMAGES + name, (height, width, 3), np.uint8)
+    def check(self, obs: Mapping[str, Any], any_size: bool = False) -> None:
+        """Raise SpecError naming the first key that is missing or has another shape or type than this Spec says; any_size:
+        pictures may be of any size."""
+        for name, size in self.cameras.items():
+            _check_array(obs, IMAGES + name, (*((None, None) if any_size else size), 3), np.uint8)
         _check_array(obs, STATE, (len(self.state),), np.float32)
         if self.microphones:
             _check_array(obs, AUDIO, (None, len(self.microphones)), np.float32)

@@ -8,6 +8,7 @@ from typing import Iterable
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 MAX_MERGES = 2000
+FILES = ("tokenizer*", "vocab.*", "*.model")
 SPECIAL = ["<pad>", "<end>", "<act>", "<image>", "<audio>", "<state>"]
 
 
@@ -32,7 +33,10 @@ def train_tokenizer(sentences: Iterable[str], merges: int = MAX_MERGES) -> PreTr
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """A tokenizer directory in the hub's format, local files only."""
+    """A tokenizer directory in the hub's format, local files only. Raises FileNotFoundError where there is none (transformers
+    makes an empty one of a model's config)."""
+    if not any(file for pattern in FILES for file in Path(path).glob(pattern)):
+        raise FileNotFoundError(f"no tokenizer in {path}: files like {', '.join(FILES)} are needed")
     return AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
 
 

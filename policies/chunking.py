@@ -34,6 +34,8 @@ def player_for(world, blend: float = 0.0, safety: bool = False) -> ChunkPlayer:
     if spec.action.kind == "joint_position" and hasattr(world, "policy_spec"):
         args = (world.arm, world.policy_spec.action, spec.control_hz, lambda: world.command)
         return SafePlayer(*args, world) if safety else JointPlayer(*args, blend)
+    if blend:
+        raise SpecError(f"blend={blend} passes from joint targets to joint targets; this environment takes {spec.action.kind}")
     if safety:
         raise SpecError(f"safety=true supervises joint targets; this environment takes {spec.action.kind} actions")
     return NativePlayer(spec.action, spec.control_hz)

@@ -58,7 +58,7 @@ class MMLLMPolicy:
             self.sound = SoundMemory(encode, len(spec.microphones), self.model.memory)
 
     def act(self, obs: Mapping[str, Any]) -> Chunk:
-        self.model.spec.check(obs)
+        self.model.spec.check(obs, any_size=True)  # the processor makes them of the model's
         self.hear(obs.get(AUDIO), float(obs[TIME]), obs[STATE])
         batch = self.batch(obs)
         with torch.inference_mode():
@@ -68,11 +68,12 @@ class MMLLMPolicy:
         return Chunk(decision.actions[0, 0].cpu().numpy(), float(obs[TIME]), self.model.spec.control_hz)
 
     def hear(self, samples: np.ndarray, now: float, state: np.ndarray) -> None:
-        """Remember the sound that ended at `now` (s) in this state, and take the words of an utterance that ended in it.
-        An agent without ears passes it over."""
-        if self.sound is None:
+        """Remember the sound that ended at `now` (s) in this state, and take the words of an utterance that ended in it, as
+        far as the model has ears for them."""
+        if self.sound is not None:
+            self.sound.push(samples, state)
+        if self.model.speech is None:
             return
-        self.sound.push(samples, state)
         start = now - len(samples) / self.model.spec.sample_rate
         for utterance in self.detector.push(samples, start):
             if any(utterance.start < end and begin < utterance.end for begin, end in self.own_voice):

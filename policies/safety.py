@@ -194,7 +194,7 @@ class Supervisor:
         if not np.isfinite(q).all():
             raise ValueError(f"joints at {q}: finite values are needed")
         self.motion, self.opening, self.proposal = Motion(q, np.zeros_like(q), np.zeros_like(q)), float(state.opening), None
-        self.observe(state)
+        self.observe(state, self.force)
 
     # ---- what goes out
 

@@ -9,11 +9,10 @@ import time
 import torch
 
 from agent.perception import Senses, Stale
-from agent.processor import resize
 from agent.spec import AUDIO, IMAGES, STATE, TIME, SpecError
 from policies.mmllm import MMLLMPolicy
 from ros_nodes import convert
-from ros_nodes.arguments import Parameter, known, run
+from ros_nodes.arguments import ArgumentError, Parameter, known, run
 from ros_nodes.bodies import BODIES, Arm, Base
 from ros_nodes.interfaces import message
 from ros_nodes.lifecycle import ACTIVE, Lifecycle
@@ -74,6 +73,8 @@ class AgentNode:
         """Raises CheckpointError where there are no such weights, ArgumentError for those of another body."""
         self.policy = self.policy or MMLLMPolicy.load(self.weights)
         self.spec = self.policy.model.spec
+        if self.spec.senses:
+            raise ArgumentError(f"the weights feel {', '.join(self.spec.senses)}, for which there is no topic")
         if self.task is None:
             self.subscribe()
         self.begin()
@@ -119,8 +120,7 @@ class AgentNode:
             except convert.ConvertError as error:
                 self.node.log(f"camera {name}: {error}")
                 return
-            side = self.spec.cameras[name][0]
-            self.senses.sense(IMAGES + name, convert.seconds(image.header.stamp), resize(picture[None], side)[0])
+            self.senses.sense(IMAGES + name, convert.seconds(image.header.stamp), picture)
             self.attend()
 
         return take
@@ -277,9 +277,18 @@ class AgentNode:
             self.heard(message("std_msgs/msg/String")(self.spoken))
             self.node.log(f"heard: {self.spoken}")
             self.understood(self.spoken)
+            if self.spoken not in ("", self.text):
+                self.listen_to_the_last()
         if self.body.aims:
             self.goal(convert.to_point(self.policy.aim.point, obs[TIME], self.base))
         return self.body.follow(chunk, obs, measured)
+
+    def listen_to_the_last(self) -> None:
+        """What is said counts from now on, not what was written before."""
+        if self.text:
+            self.task.interrupted("another instruction was spoken")
+        self.text = ""
+        self.senses.instruct("")
 
     def understood(self, words: str) -> None:
         if words:

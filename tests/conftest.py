@@ -5,6 +5,8 @@ import os
 
 from hypothesis import settings
 
+from tests.recorded import dataset, original  # noqa: F401 fixtures
+
 os.environ["ACCELERATE_USE_CPU"] = "true"
 settings.register_profile("soma", deadline=None)
 settings.load_profile("soma")

@@ -1,5 +1,7 @@
 """The agent's node, with the shipped weights, in a test's hands: what it answers to what its sensors say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from ros_nodes import convert
 from ros_nodes.agent_node import AgentNode
 from ros_nodes.convert import TABLETOP
 from ros_nodes.interfaces import message
+from ros_nodes.lifecycle import UNCONFIGURED
 from tests.by_hand import HandNode
 
 STRING, BOOL = "std_msgs/msg/String", "std_msgs/msg/Bool"
@@ -27,6 +30,7 @@ class Robot:
     def __init__(self, policy, **given):
         self.node = HandNode(**given)
         self.agent, self.step, self.rng = AgentNode(self.node, policy), 0, np.random.default_rng(0)
+        self.size = 128, 128
         self.node.heard["instruction"](message(STRING)("pick up the red cube"))
 
     def sense(self, steps: int, without: str = "", late: float = 0.0, joint: float = 0.0, nan: bool = False) -> list[str]:
@@ -38,7 +42,7 @@ class Robot:
             self.node.time = now = 100.0 + 0.02 * self.step
             for name in ("front", "wrist"):
                 if name != without:
-                    picture = self.rng.integers(0, 255, (128, 128, 3), dtype=np.uint8)
+                    picture = self.rng.integers(0, 255, (*self.size, 3), dtype=np.uint8)
                     self.node.heard[f"camera/{name}/image_raw"](convert.to_image(picture, now, name))
             if without != "audio":
                 self.node.heard["audio"](convert.to_audio(np.zeros((320, 2), np.float32), RATE, now - 0.02 - late))
@@ -110,6 +114,39 @@ def test_a_robot_that_waits_can_be_told_by_voice_once_it_is_free(policy, monkeyp
     tell(message(STRING)(""))
     assert "plan" in robot.sense(10) and robot.agent.text == "press the red button"
     assert robot.node.sent["agent/heard"][-1].data == "press the red button" and pieces[0] > 0
+
+
+def test_what_is_said_last_counts_however_it_is_said(policy, monkeypatch):
+    robot, heard = Robot(policy, talk=True), []
+
+    def hear(samples, now, state):
+        policy.spoken = heard[-1] if heard else policy.spoken
+
+    monkeypatch.setattr(policy, "hear", hear)
+    assert robot.sense(10) and robot.agent.senses.text == "pick up the red cube"
+    heard.append("pick up the red cube")  # the same words, aloud, are no other instruction
+    assert robot.sense(20) and robot.agent.senses.text == "pick up the red cube"
+    heard.append("press the red button")
+    assert "plan" in robot.sense(30) and robot.agent.senses.text == robot.agent.text == ""
+    assert policy.spoken == "press the red button" == robot.node.sent["agent/heard"][-1].data
+    heard.clear()
+    robot.node.heard["instruction"](message(STRING)("pick up the green ball"))
+    assert robot.sense(10) and robot.agent.senses.text == "pick up the green ball" and policy.spoken == ""
+    assert [said.data for said in robot.node.sent["say"]] == [f"all right: {words}" for words in (
+        "pick up the red cube", "pick up the red cube", "press the red button", "pick up the green ball")]
+
+
+def test_pictures_of_any_size_will_do(policy):
+    robot = Robot(policy)
+    robot.size = (90, 160)
+    assert "plan" in robot.sense(20)
+
+
+def test_weights_that_feel_what_has_no_topic_are_refused(policy, monkeypatch):
+    monkeypatch.setattr(policy.model, "spec", replace(policy.model.spec, senses={"force": ("force_x",)}))
+    node = HandNode()
+    agent = AgentNode(node, policy)
+    assert agent.life.state == UNCONFIGURED and any("force, for which there is no topic" in said for said in node.said)
 
 
 def test_a_stop_that_only_the_supervisor_tells_of_holds_without_a_goal(policy):

@@ -10,11 +10,12 @@ import pytest
 import yaml
 
 from agent import checkpoint
-from envs.tabletop.env import TabletopEnv
+from envs.tabletop.env import TabletopEnv, streams
 from envs.tabletop.tasks import TASKS
 from envs.tabletop.words import instruction
 from tests.tiny import tiny_model
 from training import cli, demo, doctor, phrases, play, settings
+from training.evaluate import EvaluateError
 from training.settings import SettingsError, compose
 
 
@@ -159,7 +160,25 @@ def test_a_scene_that_does_not_exist_is_said(monkeypatch):
         phrases.find_scene("pick_up", {"object": "red ball"}, "train", 0)
 
 
+def test_words_for_two_things_and_two_places_find_a_scene():
+    task, words = phrases.understand("put the red cube in the blue bowl and the green ball in the orange bowl")
+    assert task == "sort_two"
+    seed = phrases.find_scene(task, words, "new_scenes", 0)
+    assert TASKS[task]().scene(streams("new_scenes", seed)[0], "new_scenes").words == words
+
+
 # ---- demo and doctor
+
+
+def test_the_demo_removes_no_evaluation(tmp_path):
+    (tmp_path / "protocol.json").write_text('{"instruct": "text"}')
+    (tmp_path / "episodes.jsonl").write_text("{}")
+    with pytest.raises(EvaluateError, match="holds an evaluation"):
+        demo.clear(tmp_path)
+    assert (tmp_path / "episodes.jsonl").is_file()
+    (tmp_path / "protocol.json").write_text(json.dumps({"instruct": demo.IN_TURN}))
+    demo.clear(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_demo_tells_each_task_both_ways(tmp_path):

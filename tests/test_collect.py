@@ -10,6 +10,7 @@ from training import collect as collecting
 from training.collect import CollectError, collect
 from training.data.damage import check_dataset
 from training.data.demos import DemoReader
+from training.settings import SettingsError
 
 STUB = "tests.collecting:Counting-v0"
 
@@ -83,6 +84,9 @@ def test_goes_on_after_an_interruption(tmp_path):
         stub(tmp_path, env={"interrupt_at": 2})
     kept = names(tmp_path)
     assert 0 < len(kept) < 6 and set(kept) < set(WANTED)
+    (tmp_path / collecting.PROTOCOL).unlink()  # another world now, without the interruption
+    with (tmp_path / collecting.OUTCOMES).open("a") as file:
+        file.write('{"name": "train-easy-0')  # cut by a full disk
     stub(tmp_path)
     assert names(tmp_path) == WANTED and check_dataset(tmp_path) == []
 
@@ -96,6 +100,13 @@ def test_a_finished_collection_can_grow_and_tries_nothing_twice(tmp_path):
     assert (tmp_path / collecting.OUTCOMES).read_text() == before
     tried = [json.loads(line)["name"] for line in before.splitlines()]
     assert len(tried) == len(set(tried)) == 8
+
+
+@pytest.mark.parametrize("other", [{"perturb": 0.0}, {"learner": "expert"}, {"beginning": 3}, {"env": {"instruct": "voice"}}])
+def test_episodes_that_are_made_otherwise_are_refused(tmp_path, other):
+    stub(tmp_path, episodes=2)
+    with pytest.raises(SettingsError, match=rf"{next(iter(other.get('env', other)))} was .*, is now .* another out=FOLDER"):
+        stub(tmp_path, **other)
 
 
 def test_crashes_are_errors_and_end_a_hopeless_collection(tmp_path):

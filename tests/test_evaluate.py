@@ -13,7 +13,7 @@ from policies.wrappers import Blind, Instruct, Mute
 from tests.little_workers import Broken, Killed, Place, Times
 from training import evaluate as ev
 from training.phrases import understand
-from training.play import Job, Player, Setting, check_policy, other_instruction
+from training.play import Job, Player, Setting, check_policy, check_split, other_instruction
 from training.settings import SettingsError
 from training.workers import WorkerError, each
 
@@ -75,6 +75,15 @@ def test_processes_give_what_one_process_gives():
     assert alone == together == {job: 3 * job for job in range(6)}
 
 
+def test_nothing_to_do_is_done_at_once():
+    assert list(each(Broken, (), [], 2)) == list(each(Broken, (), [], 1)) == []
+
+
+def test_a_finished_run_may_be_run_again_by_several_processes(tmp_path):
+    whole = run(tmp_path)
+    assert run(tmp_path, workers=2) == whole
+
+
 def test_a_single_job_is_not_done_in_the_main_process_either():
     """What it sets there would stay: once, a round of practice left training with one thread."""
     assert dict(each(Place, (), [1], 2))[1] != os.getpid() == dict(each(Place, (), [1], 1))[1]
@@ -92,7 +101,7 @@ def test_a_killed_worker_is_said():
 
 def test_another_protocol_is_refused_by_name(tmp_path):
     run(tmp_path)
-    with pytest.raises(ev.EvaluateError, match=r"delay_steps was 0, is now 2"):
+    with pytest.raises(SettingsError, match=r"delay_steps was 0, is now 2"):
         run(tmp_path, replace(SETTING, delay_steps=2))
 
 
@@ -107,6 +116,12 @@ def test_a_crash_is_an_error_with_its_traceback_and_no_failure(tmp_path):
     errors = [r for r in lines(tmp_path) if r["outcome"] == "error"]
     assert len(errors) == 4 and all("fell apart" in r["error"] and "Traceback" in r["error"] for r in errors)
     assert "fell apart" in (tmp_path / "report.html").read_text()
+
+
+def test_an_evaluation_that_only_crashes_is_given_up(tmp_path):
+    with pytest.raises(ev.EvaluateError, match="(?s)first 5 episodes all crashed.*fell apart"):
+        run(tmp_path, replace(SETTING, env_kwargs={"crash": list(range(10, 30))}), episodes=20)
+    assert len(lines(tmp_path)) == 5
 
 
 def test_errors_stay_until_they_are_to_be_tried_again(tmp_path):
@@ -140,6 +155,9 @@ def test_films_are_of_the_counted_episodes_and_made_once(tmp_path):
     ev.evaluate(tmp_path, SETTING, TASKS, 4, seed=10, videos=2)
     assert (tmp_path / ev.FILMS).read_text() == before
     assert (tmp_path / "report.html").read_text().count("data:video/mp4") == 3
+    (tmp_path / ev.FILMS).write_text(before.splitlines()[0] + "\n")  # killed before the others were noted
+    ev.evaluate(tmp_path, SETTING, TASKS, 4, seed=10, videos=2)
+    assert ev.read_records(tmp_path, files=ev.FILMS).keys() == filmed.keys()
 
 
 # ---- handicaps
@@ -187,6 +205,19 @@ def test_handicaps_of_a_setting_reach_the_policy():
     assert player(Job("reach", 0))["outcome"] == "success"
     assert not watcher.obs[AUDIO].any() and not watcher.obs[IMAGES + "eye"].any()
     assert watcher.obs[TASK] == other_instruction(Job("reach", 0), "new_scenes")
+
+
+@pytest.mark.parametrize("wrong", [{"decide_every": 0}, {"delay_steps": -1}, {"blend": -0.1}])
+def test_what_cannot_be_played_is_refused(wrong):
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        check_policy(replace(SETTING, **wrong), "text")
+
+
+def test_a_synthesiser_that_is_missing_is_named_before_anything_is_played(monkeypatch):
+    monkeypatch.setattr("training.play.available_engines", lambda: ("espeak",))
+    check_split("new_voices", "text")
+    with pytest.raises(SettingsError, match="apt-get install flite"):
+        check_split("new_voices", "voice")
 
 
 def test_what_cannot_be_combined_is_refused():

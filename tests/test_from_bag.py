@@ -23,10 +23,10 @@ STRING = "std_msgs/msg/String"
 class Recording:
     """A bag whose recorder's clock runs twice as fast as the sensors', 100 s ahead, as with /clock."""
 
-    def __init__(self, folder, storage="SQLITE3"):
+    def __init__(self, folder, storage="SQLITE3", start=0.0):
         self.writer = rosbag2.Writer(folder, version=9, storage_plugin=rosbag2.StoragePlugin[storage])
         self.writer.open()
-        self.connections, self.now = {}, 0.0
+        self.connections, self.now = {}, start
 
     def put(self, topic, value):
         kind = value.INTERFACE
@@ -103,6 +103,34 @@ def test_what_is_missing_is_named(tmp_path, capsys):
              "cameras.eye=/camera/front/image_raw", "task=go to it"]
     assert main(words) == 0 and "'go to it': 11 frames" in capsys.readouterr().out
     assert list(DemoReader(tmp_path / "out").spec.cameras) == ["eye"]
+
+
+def test_recordings_of_one_name_are_told_apart_and_none_is_added_twice(tmp_path):
+    for day, seed in (("monday", 3), ("tuesday", 4)):
+        recording = Recording(tmp_path / day / "session", start=1000.0 * seed)
+        play(recording, seed, 6)
+        recording.writer.close()
+    for day in ("monday", "tuesday"):
+        assert from_bag(tmp_path / day / "session", tmp_path / "out")[0].endswith("5 frames")
+    assert "has it already, passed over" in from_bag(tmp_path / "monday/session", tmp_path / "out")[0]
+    assert len(DemoReader(tmp_path / "out").episodes) == 2
+
+
+def test_what_was_finished_before_a_broken_message_is_kept(tmp_path, monkeypatch):
+    recording, to_image = Recording(tmp_path / "bag"), convert.to_image
+
+    def broken(*args):
+        image = to_image(*args)
+        image.encoding = "none"
+        return image
+
+    play(recording, 3, 6, "success")
+    monkeypatch.setattr(convert, "to_image", broken)
+    play(recording, 4, 6)
+    recording.writer.close()
+    with pytest.raises(convert.ConvertError, match="encoding 'none'"):
+        from_bag(tmp_path / "bag", tmp_path / "out")
+    assert len(DemoReader(tmp_path / "out").episodes) == 1
 
 
 def test_cameras_are_named_after_their_topics():

@@ -1,17 +1,21 @@
 """Local Hugging Face checkpoints in every place that takes one; small random weights in the hub's own format."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 import transformers as hf
 
 from agent import checkpoint
-from agent.backbone import Backbone
+from agent.backbone import Backbone, pretrained
 from agent.encoders.speech import WhisperSpeech
 from agent.encoders.vision import HuggingFaceVision
 from agent.processor import Processor
 from agent.tokenizer import load_tokenizer, train_tokenizer
 from tests.tiny import SENTENCES, tiny_config, tiny_model, tiny_sample, tiny_spec
+from training.stages import start
+from training.train import TrainError
 
 LANGUAGE = dict(vocab_size=400, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
 LMS = {
@@ -71,6 +75,63 @@ def test_backbone_sees_as_the_checkpoint_does(tmp_path, name):
     theirs = lm(input_ids=ids, output_hidden_states=True).hidden_states[-1]
     torch.testing.assert_close(ours.hidden, theirs, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(backbone.logits(ours.hidden), lm(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_checkpoint_saved_in_half_precision_is_computed_in_float32(tmp_path, dtype):
+    torch.manual_seed(0)
+    LMS["qwen2"]().to(dtype).save_pretrained(tmp_path / "lm")
+    VISION["siglip"]().to(dtype).save_pretrained(tmp_path / "eye")
+    hf.CLIPImageProcessor().save_pretrained(tmp_path / "eye")
+    model, processor, _ = with_pretrained(tmp_path / "lm", tmp_path / "eye")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    batch = processor([tiny_sample(np.random.default_rng(0))])
+    sum(model.loss(batch).values()).backward()
+    assert torch.isfinite(model.act(batch).actions).all()
+
+
+def with_pretrained(lm, eye):
+    backbone = {"_target_": "agent.backbone.Backbone", "tune": "lora", "lm": {"_target_": "agent.backbone.pretrained",
+                                                                            "path": str(lm)}}
+    return tiny_model(backbone=backbone, vision={"_target_": "agent.encoders.vision.HuggingFaceVision", "path": str(eye)})
+
+
+def test_a_checkpoint_is_carried_to_a_machine_without_the_pretrained_folders(tmp_path):
+    saved_lm("qwen2", tmp_path / "lm")
+    saved_vision("siglip", tmp_path / "eye")
+    model, processor, config = with_pretrained(tmp_path / "lm", tmp_path / "eye")
+    checkpoint.save(tmp_path / "here", model, config, processor.tokenizer)
+    for name in ("lm", "eye"):
+        shutil.rmtree(tmp_path / name)
+    (tmp_path / "here").rename(tmp_path / "there")
+    for folder in (tmp_path / "there", tmp_path / "again"):
+        carried, processor, page = checkpoint.load(folder)
+        batch = processor([tiny_sample(np.random.default_rng(0), 1)])
+        a, b = (m.eval().act(batch, torch.Generator().manual_seed(0)).actions for m in (model, carried))
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+        if folder.name == "there":
+            checkpoint.save(tmp_path / "again", carried, page["model"], processor.tokenizer)
+            shutil.rmtree(folder)
+    assert not list((tmp_path / "again" / "pretrained").rglob("*.safetensors"))
+
+
+def test_a_folder_without_weights_is_no_pretrained_model(tmp_path):
+    saved_lm("qwen2", tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(OSError, match="model.safetensors"):
+        pretrained(300, str(tmp_path))
+
+
+def test_a_pretrained_lm_reads_with_its_own_tokenizer(tmp_path):
+    saved_lm("qwen2", tmp_path)
+    cfg = {"seed": 0, "init": None, "tokenizer": None, "model": tiny_config()}
+    cfg["model"]["backbone"]["lm"] = {"_target_": "agent.backbone.pretrained", "path": str(tmp_path)}
+    _, tokenizer, _ = start(cfg, tiny_spec(), ["other words"])
+    assert tokenizer.get_vocab() == load_tokenizer(tmp_path).get_vocab()
+    for file in tmp_path.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(TrainError, match="tokenizer=FOLDER"):
+        start(cfg, tiny_spec(), ["other words"])
 
 
 def test_tunes_train_what_they_say(tmp_path):

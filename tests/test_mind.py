@@ -68,6 +68,17 @@ def test_the_mind_follows_what_is_spoken_as_what_is_written(mind):
     assert not np.array_equal(act("", ""), told)
 
 
+def test_a_recogniser_alone_is_ears_enough_for_words(monkeypatch):
+    spec, tokenizer, config = world().unwrapped.policy_spec, train_tokenizer(SENTENCES), tiny_config(audio=None)
+    model = checkpoint.new_model(config, spec, tokenizer)
+    mind = MMLLMPolicy(model, Processor(spec, tokenizer, config["image_size"]))
+    monkeypatch.setattr(mind, "transcribe", lambda waveform: ("pick it up", 1.0))
+    voice = speak("pick up the green ball", Voice("espeak", "en-us+f3"))
+    sound = np.concatenate([np.zeros(SAMPLE_RATE), voice, np.zeros(SAMPLE_RATE)]).astype(np.float32)
+    mind.hear(np.repeat(sound[:, None], 2, 1), len(sound) / SAMPLE_RATE, np.zeros(len(spec.state), np.float32))
+    assert mind.spoken == "pick it up"
+
+
 def test_the_mind_does_not_follow_its_own_voice(mind, monkeypatch):
     env = world().unwrapped
     obs, _ = env.reset(seed=0)

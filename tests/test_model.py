@@ -15,7 +15,7 @@ from agent.grounding import KINDS, LayoutHead, SourceHead, cells
 from agent.model import Layout
 from agent.normalizer import Normalizer
 from agent.processor import Batch
-from agent.projectors import MLP, Linear, PixelShuffle, Resampler
+from agent.projectors import MLP, Linear, PixelShuffle, Resampler, head_count
 from agent.spec import AUDIO, IMAGES, SENSE, STATE, TASK, TIME, Spec, SpecError
 from agent.tokenizer import encode, train_tokenizer
 from tests.tiny import SENTENCES, tiny_model, tiny_sample, tiny_spec
@@ -239,6 +239,18 @@ def test_projectors_count_and_reach():
         assert (grad.abs().sum((0, 3)) > 0).all(), f"{make.__name__} does not read every patch"
 
 
+@given(st.integers(1, 4096), st.integers(1, 128))
+def test_heads_share_the_width_evenly_and_are_as_large_as_they_should(width, size):
+    heads = head_count(width, size)
+    assert width % heads == 0 and (heads == 1 or width / heads >= size)
+    assert all(width % more or width / more < size for more in range(heads + 1, width + 1))
+
+
+@pytest.mark.parametrize("width", [128, 896, 1024])
+def test_the_resampler_fits_common_widths(width):
+    assert Resampler(width_in=8, width=width, grid=4)(torch.randn(1, 4, 4, 8)).shape == (1, 16, width)
+
+
 def test_pixel_shuffle_joins_neighbours():
     """A token changes with its own square of patches and with no other."""
     projector = PixelShuffle(width_in=3, width=5, grid=4)
@@ -259,6 +271,20 @@ def test_normalizer_is_a_round_trip(size, seed):
     inside = ((x > n.low) & (x < n.high)).all(1)
     torch.testing.assert_close(n.inverse(n(x))[inside], x[inside], rtol=1e-4, atol=1e-3)
     assert n(x).abs().max() <= n.reach
+
+
+def test_what_seldom_happens_can_be_told_from_what_never_does():
+    values = np.zeros((1000, 2))
+    values[7, 0] = 1.0
+    n = Normalizer(2)
+    n.fit(values)
+    done = n.inverse(n(torch.tensor([[1.0, 0.0], [0.0, 0.0]])))
+    torch.testing.assert_close(done, torch.tensor([[1.0, 0.0], [0.0, 0.0]]), atol=1e-5, rtol=0)
+
+
+def test_a_sense_that_is_not_learned_is_not_asked_for():
+    model, *_ = tiny_model(senses={})
+    assert model.spec.senses == {} and tiny_model()[0].spec.senses
 
 
 def test_cells_put_an_object_where_it_is():
@@ -289,6 +315,20 @@ def test_checkpoint_round_trip(tmp_path):
     a, b = (m.act(batch, torch.Generator().manual_seed(0)).actions for m in (model.eval(), again))
     torch.testing.assert_close(a, b, rtol=0, atol=0)
     assert not list(tmp_path.rglob("*.bin")) and not list(tmp_path.rglob("*.pt"))
+
+
+@pytest.mark.parametrize("file, content", [("config.json", "{"), ("config.json", "{}"), ("model.safetensors", "cut")])
+def test_a_checkpoint_that_is_damaged_is_named(tmp_path, file, content):
+    model, processor, config = tiny_model()
+    checkpoint.save(tmp_path, model, config, processor.tokenizer)
+    (tmp_path / file).write_text(content)
+    with pytest.raises(checkpoint.CheckpointError, match=str(tmp_path)):
+        checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in checkpoint.SHIPPED.iterdir()))
+def test_what_ships_can_be_loaded(name):
+    assert checkpoint.load(name)[0].spec.cameras
 
 
 @pytest.mark.parametrize("target", ["os.system", "builtins.eval", "agent.checkpoint.importlib", "torch.nn.Linear"])

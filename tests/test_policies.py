@@ -338,7 +338,8 @@ def test_a_wild_policy_stays_within_the_limits_and_off_the_table():
     assert not any(env.body()(q) for q in joints.q)
 
 
-def test_safety_needs_joint_targets():
+@pytest.mark.parametrize("asked", [{"safety": True}, {"blend": 0.2}])
+def test_safety_and_blending_need_joint_targets(asked):
     env = TabletopEnv("reach", lazy_images=True)
     with pytest.raises(SpecError, match="takes ee_delta"):
-        rollout(env, RandomPolicy(), seed=0, safety=True)
+        rollout(env, RandomPolicy(), seed=0, **asked)

@@ -66,6 +66,34 @@ def test_results_count_every_episode_once_and_no_error_as_failure(drawn):
     assert (without["success_rate"], without["interval"]) == (figures["success_rate"], figures["interval"])
     json.dumps(figures, allow_nan=False)
 
+def grid(won):
+    """Records of an array (seeds, tasks): who succeeded."""
+    return [record(str(task), seed, "success" if won[seed, task] else "failure") for seed, task in np.ndindex(won.shape)]
+
+
+@given(st.integers(2, 12), st.integers(1, 8), st.integers(0, 99))
+def test_the_pooled_interval_knows_that_episodes_of_a_seed_may_stand_and_fall_together(seeds, tasks, seed):
+    rng = np.random.default_rng(seed)
+    won = rng.random(seeds) < 0.5
+    alike = grid(np.tile(won[:, None], tasks))
+    effect = scores.design_effect(alike)
+    assert effect == pytest.approx(1.0 if tasks == 1 or won.all() or not won.any() else tasks * seeds / (seeds - 1))
+    if tasks == 1:
+        assert scores.pooled_interval(alike) == scores.wilson(int(won.sum()), seeds)
+    assert scores.design_effect(grid(rng.random((seeds, tasks)) < 0.5)) >= 1.0
+
+
+def test_pooled_intervals_hold_the_rate_as_often_as_they_say():
+    """Seeds with success rates of their own (beta-distributed), 20 of them with 16 tasks each."""
+    rng, held, plain = np.random.default_rng(0), 0, 0
+    for _ in range(400):
+        won = rng.random((20, 16)) < rng.beta(4, 1, (20, 1))
+        low, high = scores.pooled_interval(grid(won))
+        held += low <= 0.8 <= high
+        low, high = scores.wilson(int(won.sum()), won.size)
+        plain += low <= 0.8 <= high
+    assert plain / 400 < 0.8 and 0.91 < held / 400 < 0.99
+
 
 def test_latencies_are_of_decisions_not_of_episodes():
     records = [record(latency_ms=[1.0] * 98), record(seed=1, latency_ms=[100.0, 100.0])]

@@ -340,6 +340,13 @@ def test_a_body_names_what_the_model_does_not_have():
         Body(env.world.model, JOINTS, PANDA.home, fixed=("wall",))
 
 
+def test_where_a_robot_is_put_says_nothing_of_the_force_that_was_measured():
+    supervisor = moving(replace(GENTLE, force=40.0))
+    supervisor.observe(JointState(0.6, supervisor.motion.q, 0.08), 3.0)
+    supervisor.anchor(JointState(0.7, HOME.position + 0.1, 0.02))
+    assert supervisor.force == 3.0
+
+
 def test_a_robot_that_was_put_elsewhere_stands_there_and_a_stop_stays():
     supervisor = moving()
     supervisor.stop(0.6, "button")

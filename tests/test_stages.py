@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from agent import checkpoint
-from agent.spec import SpecError
+from agent.spec import ActionSpec, Spec, SpecError
 from agent.tokenizer import encode
 from envs.tabletop.env import TabletopEnv
 from policies.mmllm import MMLLMPolicy
@@ -17,7 +18,7 @@ from tests.tiny import tiny_model
 from training import settings
 from training.collect import collect
 from training.data.demos import DemoReader
-from training.stages import train, with_practice
+from training.stages import shared_spec, train, with_practice
 from training.train import TrainError
 
 WORLD = {"image_size": 32, "instruct": "text"}
@@ -95,7 +96,21 @@ def test_a_recogniser_is_trained_and_learns_which_word_follows_which(tmp_path):
     changed = {name.split(".")[0] for name in new if name in old and not torch.equal(new[name], old[name])}
     assert changed == {"speech"}
     the, red = (encode(processor.tokenizer, word)[-1] for word in ("the", "red"))
-    assert heard.speech.language.score(the, red) > heard.speech.language.score(red, the)
+    assert heard.speech.language.score([the], red) > heard.speech.language.score([red], the)
+
+
+def test_datasets_of_one_robot_from_elsewhere_are_bounded_by_all_that_was_seen():
+    def spec(low, high, names=("a", "b"), kind="native"):
+        return Spec({"front": (8, 8)}, ("x",), ActionSpec(kind, names, low, high), 10.0)
+
+    one, other = spec((-1.0, 0.0), (1.0, 1.0)), spec((-2.0, 0.5), (0.5, 3.0))
+    assert shared_spec(["one", "other"], [one, other]) == spec((-2.0, 0.0), (1.0, 3.0))
+    for wrong in (spec((0.0,), (1.0,), ("a",)), replace(one, control_hz=5.0)):
+        with pytest.raises(TrainError, match="another robot than one: two"):
+            shared_spec(["one", "two"], [one, wrong])
+    mine = spec((-1.0, -1.0), (1.0, 1.0), kind="joint_position")
+    with pytest.raises(TrainError, match="two"):
+        shared_spec(["one", "two"], [mine, replace(mine, action=replace(mine.action, low=(-2.0, -1.0)))])
 
 
 def test_practice_has_its_share():

@@ -38,6 +38,12 @@ def same(a: dict, b: dict) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("size", [0, 33, 642])
+def test_pictures_that_cannot_be_rendered_or_filmed_are_refused(size):
+    with pytest.raises(ValueError, match=f"image_size {size}: an even number"):
+        TabletopEnv(image_size=size)
+
+
 def test_gymnasium_checker_passes():
     check_env(gym.make("soma/Tabletop-v0", image_size=32).unwrapped, skip_render_check=True)
 

@@ -25,9 +25,12 @@ from policies.scripted import ExpertPolicy, TakeOver
 from policies.teleop import GivenUp, TeleopPolicy
 from training.data.assemble import assemble, recorded_names
 from training.data.demos import DemoWriter
-from training.play import load_policy
+from training.evaluate import mend
+from training.play import load_policy, told
+from training.settings import claim
 from training.workers import each
 
+PROTOCOL = "collect.json"  # in the dataset's folder: how its episodes are made
 OUTCOMES = "collected.jsonl"  # in the dataset's folder: one line a seed that was tried
 MOST_ERRORS = 5  # crashed episodes before the collection gives up
 
@@ -112,14 +115,9 @@ class Demonstrator:
         episode = rollout(self.env, self.policy, job.seed, options=options, decide_every=1, record=recorder)
         if kept := episode.success or self.keeps_all:
             recorder.save(job.name, episode.instruction, task_name=job.task, seed=job.seed, split=job.split,
-                          instruct=self.way(), success=episode.success, heard_at=float(self.world.heard_at),
+                          instruct=told(self.world), success=episode.success, heard_at=float(self.world.heard_at),
                           perturb=self.perturb)
         return kept
-
-    def way(self) -> str:
-        """How the instruction came: a spoken one is heard at its end, a written one is known from the start."""
-        written, spoken = self.world.heard_at == 0, self.world.voice_end > 0
-        return ("both" if spoken else "text") if written else "voice"
 
 
 # ---- the main process
@@ -182,17 +180,19 @@ def collect(
     other seeds.
     beginning: control steps after which an episode is broken off and kept: many scenes for the time of few episodes.
     policy: expert, or teleop for a person, in one process with a window.
-    Returns counts by task. Ctrl-C keeps every finished episode. Raises CollectError.
+    Returns counts by task. Ctrl-C keeps every finished episode. Raises CollectError; SettingsError where `out` holds
+    episodes that were made otherwise.
     """
     check_policy(policy, learner, workers)
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    kwargs = {"instruct": "mixed"} | dict(env or {}) | {"split": split}
+    claim(out / PROTOCOL, {"env": env_id, **kwargs, "perturb": perturb, "learner": learner, "beginning": beginning,
+                           "policy": policy})
     share, rest = divmod(episodes, len(tasks))
     wanted: Counter[str] = Counter()
     for i, task in enumerate(tasks):
         wanted[task] += share + (i < rest)
     plan = Plan(wanted, split, seed, read_outcomes(out))
-    kwargs = {"instruct": "mixed"} | dict(env or {}) | {"split": split}
     try:
         run_plan(plan, (env_id, kwargs, str(out), perturb, learner, beginning, policy), workers, out)
     finally:  # whatever happens, the episodes that were finished become part of the dataset
@@ -233,5 +233,6 @@ def run_plan(plan: Plan, args: tuple, workers: int, out: Path) -> None:
 
 
 def note(out: Path, job: Job, result: dict) -> None:
-    with (out / OUTCOMES).open("a") as file:
-        file.write(json.dumps({"name": job.name} | result) + "\n")
+    with (out / OUTCOMES).open("ab+") as file:
+        mend(file)
+        file.write((json.dumps({"name": job.name} | result) + "\n").encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Any, Mapping, Sequence
 from training import evaluate
 from training.play import Job, Setting, check_split, fingerprint, task_names
 from training.report import write_report
+from training.settings import claim
+
+
+IN_TURN = "text and voice in turn"
 
 
 def main(cfg: Mapping[str, Any]) -> int:
@@ -17,10 +22,10 @@ def main(cfg: Mapping[str, Any]) -> int:
     out, pace = Path(cfg["out"]), 1 if cfg["policy"] == "expert" else 4
     setting = Setting(cfg["policy"], cfg["env"]["id"], cfg["env"]["kwargs"], cfg["split"], pace)
     tasks = task_names([], cfg["policy"])
-    protocol = {"tasks": tasks, "seed": cfg["seed"], "instruct": "text and voice in turn", **asdict(setting)}
+    protocol = {"tasks": tasks, "seed": cfg["seed"], "instruct": IN_TURN, **asdict(setting)}
     protocol |= {"weights": fingerprint(cfg["policy"]), "mujoco": version("mujoco")}
     clear(out)
-    evaluate.claim(out, protocol)
+    claim(out / evaluate.PROTOCOL, protocol)
     chosen = jobs(tasks, cfg["episodes"], cfg["seed"], out)
     evaluate.play(chosen, (setting, cfg["device"]), cfg["workers"], out / "episodes.jsonl")
     figures = evaluate.summarise(out)
@@ -40,7 +45,10 @@ def jobs(tasks: Sequence[str], episodes: int, seed: int, out: Path) -> list[Job]
 
 
 def clear(out: Path) -> None:
-    """Remove an earlier demo."""
-    old = ("episodes.jsonl", evaluate.PROTOCOL, evaluate.RESULTS, f"{evaluate.VIDEOS}/*.mp4")
-    for path in (path for pattern in old for path in out.glob(pattern)):
+    """Remove an earlier demo. Raises EvaluateError where it is an evaluation."""
+    protocol = out / evaluate.PROTOCOL
+    if protocol.is_file() and json.loads(protocol.read_text())["instruct"] != IN_TURN:
+        raise evaluate.EvaluateError(f"{out} holds an evaluation, which soma demo would remove: take another out=FOLDER")
+    for path in (path for pattern in ("episodes.jsonl", f"{evaluate.VIDEOS}/*.mp4") for path in out.glob(pattern)):
         path.unlink()
+    protocol.unlink(missing_ok=True)

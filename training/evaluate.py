@@ -20,10 +20,11 @@ from tqdm import tqdm
 from training import scores
 from training.play import Job, Player, Setting, check_policy, check_split, fingerprint, task_names
 from training.report import write_report
-from training.settings import SettingsError
+from training.settings import SettingsError, claim
 from training.workers import each
 
 PROTOCOL, RESULTS, FILMS, VIDEOS = "protocol.json", "results.json", "films.jsonl", "videos"
+MOST_ERRORS = 5  # crashed episodes without any other before an evaluation gives up
 
 
 class EvaluateError(ValueError):
@@ -45,14 +46,14 @@ def evaluate(
 ) -> dict[str, Any]:
     """What results.json holds (training.scores.results). Run again it does what is missing; more episodes add to it.
 
-    shard: (index, count): only every count-th episode, from the index-th on. Raises EvaluateError where the folder
-    holds episodes of another protocol.
+    shard: (index, count): only every count-th episode, from the index-th on. Raises SettingsError where the folder
+    holds episodes of another protocol, EvaluateError where all episodes crash.
     """
     check_policy(setting, instruct)
     setting = replace(setting, decide_every=1) if setting.policy == "expert" else setting
     out = Path(out)
     protocol = {"tasks": list(tasks), "seed": seed, "instruct": instruct, **asdict(setting)}
-    claim(out, protocol | {"weights": fingerprint(setting.policy), "mujoco": version("mujoco")})
+    claim(out / PROTOCOL, protocol | {"weights": fingerprint(setting.policy), "mujoco": version("mujoco")})
     jobs = [Job(task, s, instruct) for s in range(seed, seed + episodes) for task in tasks]
     done = read_records(out, keep_errors=not retry_errors)
     missing = [job for job in jobs[shard[0] :: shard[1]] if (job.task, job.seed) not in done]
@@ -64,22 +65,8 @@ def evaluate(
     return figures
 
 
-def claim(out: Path, protocol: Mapping[str, Any]) -> None:
-    """Note the protocol, or see that it is the one that the folder's episodes were made by."""
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / PROTOCOL
-    plain = json.loads(json.dumps(protocol))
-    if not file.is_file():
-        file.write_text(json.dumps(plain, indent=1))
-    known = json.loads(file.read_text())
-    changed = [f"{key} was {known.get(key)!r}, is now {plain.get(key)!r}" for key in {**known, **plain}
-               if known.get(key) != plain.get(key)]
-    if changed:
-        raise EvaluateError(f"{out} holds episodes of another protocol: {'; '.join(changed)}. Take another out=FOLDER")
-
-
 def play(jobs: Sequence[Job], args: tuple, workers: int, file: Path, doing: str = "playing") -> None:
-    """Append a record to the file as each episode ends."""
+    """Append a record to the file as each episode ends. Raises EvaluateError where the first ones all crash."""
     count: Counter[str] = Counter()
     with file.open("ab+") as log, tqdm(total=len(jobs), unit="episode", desc=doing) as bar:
         mend(log)
@@ -89,6 +76,8 @@ def play(jobs: Sequence[Job], args: tuple, workers: int, file: Path, doing: str 
             count[record["outcome"]] += 1
             bar.update()
             bar.set_postfix(success=count["success"], failure=count["failure"], error=count["error"])
+            if MOST_ERRORS <= count["error"] == count.total():
+                raise EvaluateError(f"the first {count['error']} episodes all crashed, the last one so:\n{record['error']}")
 
 
 def mend(log) -> None:
@@ -122,7 +111,8 @@ def film(out: Path, args: tuple, videos: int, workers: int) -> None:
     """Play the drawn episodes once more, with a film: the same seeds, so the same episodes."""
     drawn = draw(list(read_records(out).values()), videos)
     jobs = [Job(r["task"], r["seed"], r["instruct"], out / video_of(r)) for r in drawn]
-    missing = [job for job in jobs if not job.film.is_file()]
+    shown = {r["video"] for r in read_records(out, files=FILMS).values() if "video" in r}
+    missing = [job for job in jobs if job.film.name not in shown or not job.film.is_file()]
     if missing:
         play(missing, args, workers, out / FILMS, "filming")
 
@@ -167,7 +157,9 @@ def table(figures: Mapping[str, Any]) -> str:
         crashed = f"  {counts['errors']} CRASHED" if counts["errors"] else ""
         lines.append(f"{name:16s} {percent(counts['success_rate']):>6s}   {interval(counts):>16s}   "
                      f"{counts['episodes'] - counts['errors']}{crashed}")
-    lines.append(f"{'all':16s} {percent(figures['success_rate']):>6s}   {interval(figures):>16s}")
+    crashed = sum(counts["errors"] for counts in figures["tasks"].values())
+    lines.append(f"{'all':16s} {percent(figures['success_rate']):>6s}   {interval(figures):>16s}   "
+                 + (f"without {crashed} CRASHED" if crashed else ""))
     latency = "  ".join(f"{name} {ms} ms" for name, ms in figures["latency_ms"].items())
     return "\n".join([*lines, f"a decision: {latency}"])
 

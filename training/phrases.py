@@ -6,7 +6,7 @@ import re
 from difflib import SequenceMatcher
 
 from envs.tabletop.env import streams
-from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES
+from envs.tabletop.scene import COLOUR_NAMES, HELD_OUT, KIND_NAMES
 from envs.tabletop.tasks import TASKS
 from training.data.corpus import kinds
 from training.settings import SettingsError
@@ -14,7 +14,7 @@ from training.settings import SettingsError
 SLOT = re.compile(r"\{(\w+)\}")
 LABEL = re.compile(rf"\b({'|'.join(COLOUR_NAMES)}) ({'|'.join(KIND_NAMES)})\b")
 ALIKE = 0.6  # similarity from which words are taken for a phrasing
-SEEDS = 5000  # tried before a scene is said not to exist
+SEEDS = 50000  # tried before a scene is said not to be found; two pairs of labels are one of some 4000
 
 
 def understand(text: str) -> tuple[str, dict[str, str]]:
@@ -49,5 +49,6 @@ def find_scene(task: str, words: dict[str, str], split: str, first: int) -> int:
         scene = TASKS[task]().scene(streams(split, seed)[0], split)
         if all(scene.words.get(slot) == label for slot, label in words.items()):
             return seed
-    raise SettingsError(f"no scene of {task} in split {split} has {', '.join(words.values())}; "
-                        "split=new_combinations has the pairs that the others leave out")
+    held_out = [label for label in words.values() if tuple(label.split()) in HELD_OUT]
+    hint = f"; {', '.join(held_out)}: only split=new_combinations has it" if held_out else ""
+    raise SettingsError(f"none of {SEEDS} scenes of {task} in split {split} has {', '.join(words.values())}{hint}")

@@ -14,6 +14,7 @@ import numpy as np
 import envs
 from envs.tabletop.scene import SPLITS
 from envs.tabletop.tasks import TASKS
+from envs.tabletop.voices import ENGINES, available_engines
 from envs.tabletop.words import instruction
 from policies.base import Episode, Policy, Record, rollout
 from policies.wrappers import Blind, Instruct, Mute
@@ -71,8 +72,11 @@ def learned(policy: str) -> list[str]:
 
 
 def check_split(split: str, instruct: str) -> None:
+    """Raise SettingsError for what does not exist, or cannot be spoken here."""
     require("split", split, SPLITS)
     require("way to instruct", instruct, INSTRUCT)
+    if split == "new_voices" and instruct != "text" and "flite" not in available_engines():
+        raise SettingsError(f"split=new_voices is spoken by flite, too: {ENGINES['flite']} is needed")
 
 
 def make_env(setting: Setting) -> gym.Env:
@@ -178,8 +182,11 @@ class Several:
 
 
 def check_policy(setting: Setting, instruct: str) -> None:
-    """Raise SettingsError for what cannot be combined."""
+    """Raise SettingsError for what cannot be played, or cannot be combined."""
     if setting.policy == "expert" and (setting.mute or setting.blind or setting.swap_instruction):
         raise SettingsError("policy=expert reads the simulator: mute, blind and swap_instruction change nothing")
     if setting.swap_instruction and instruct != "text":
         raise SettingsError(f"swap_instruction=true replaces the written one: instruct=text is needed, not {instruct}")
+    if setting.decide_every < 1 or setting.delay_steps < 0 or setting.blend < 0:
+        raise SettingsError(f"decide_every={setting.decide_every}, delay_steps={setting.delay_steps}, blend={setting.blend}: "
+                            "at least 1, 0 and 0 are needed")

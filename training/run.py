@@ -15,6 +15,7 @@ from training.play import Job, Player, Setting, check_split, task_names
 from training.settings import SettingsError
 
 SAMPLE_RATE = 16000  # Hz
+SHORTEST = 0.1  # s of a recording
 
 
 def main(cfg: Mapping[str, Any]) -> int:
@@ -70,17 +71,16 @@ def read_recording(path: str) -> np.ndarray:
     import soundfile
     from scipy.signal import resample_poly
 
-    from envs.tabletop.sound import SPEECH_RMS
+    from envs.tabletop.voices import levelled
 
     if not Path(path).is_file():
         raise SettingsError(f"audio={path}: there is no such file")
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     common = np.gcd(rate, SAMPLE_RATE)
     mono = resample_poly(samples.mean(1), SAMPLE_RATE // common, rate // common)
-    loudness = np.sqrt(np.mean(mono**2))
-    if loudness == 0:
-        raise SettingsError(f"audio={path}: the recording is silent")
-    return np.clip(mono * SPEECH_RMS / loudness, -1, 1).astype(np.float32)
+    if len(mono) < SHORTEST * SAMPLE_RATE or not np.any(mono):
+        raise SettingsError(f"audio={path}: {len(mono) / SAMPLE_RATE:.2f} s of sound, with no speech in it")
+    return levelled(mono)
 
 
 def require_display(wanted: bool) -> None:

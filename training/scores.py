@@ -15,7 +15,7 @@ import numpy as np
 OUTCOMES = ("success", "failure", "error")
 
 
-def wilson(successes: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, episodes: float, confidence: float = 0.95) -> tuple[float, float]:
     """Score interval of a rate (Wilson 1927), without continuity correction; (0, 1) where there is no episode."""
     if not 0 <= successes <= episodes:
         raise ValueError(f"{successes} successes of {episodes} episodes")
@@ -44,6 +44,25 @@ def tally(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def design_effect(records: Sequence[Mapping[str, Any]]) -> float:
+    """How many episodes tell as much as one that is independent of all others, at least 1 (Kish 1965): those of one seed
+    share the voice, where it comes from, and the noise. From the spread of the seeds' successes (Rao & Scott 1992)."""
+    ended = [r for r in records if r["outcome"] != "error"]
+    seeds = {r["seed"] for r in ended}
+    won = {seed: [r["outcome"] == "success" for r in ended if r["seed"] == seed] for seed in seeds}
+    rate = sum(map(sum, won.values())) / max(len(ended), 1)
+    if len(seeds) in (0, 1, len(ended)) or rate in (0.0, 1.0):
+        return 1.0
+    spread = sum((sum(w) - rate * len(w)) ** 2 for w in won.values()) * len(seeds) / (len(seeds) - 1)
+    return max(1.0, spread / (len(ended) * rate * (1 - rate)))
+
+
+def pooled_interval(records: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Of all tasks together: Wilson's, with as many episodes as tell as much (`design_effect`)."""
+    count, effect = tally(records), design_effect(records)
+    return wilson(count["successes"] / effect, (count["episodes"] - count["errors"]) / effect)
+
+
 def latencies(records: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
     """{"p50", "p95", "p99"} of every decision, ms; None where no decision was made."""
     values = [ms for r in records for ms in r["latency_ms"]]
@@ -51,13 +70,13 @@ def latencies(records: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
 
 
 def results(records: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """What results.json holds. Overall figures are of all episodes together."""
+    """What results.json holds. Overall figures are of all episodes together, the interval with seeds as clusters."""
     names = [name for name in protocol["tasks"] if any(r["task"] == name for r in records)]
     whole = tally(records)
     return {
         "tasks": {name: tally([r for r in records if r["task"] == name]) for name in names},
         "success_rate": whole["success_rate"],
-        "interval": whole["interval"],
+        "interval": list(pooled_interval(records)),
         "seeds": sorted({r["seed"] for r in records}),
         "protocol": dict(protocol),
         "latency_ms": latencies(records),

@@ -5,10 +5,11 @@ What a verb's --help shows is read from that YAML: the comment at its head, and 
 
 from __future__ import annotations
 
+import json
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Iterable, NamedTuple, Sequence
+from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
 import yaml
 
@@ -86,6 +87,20 @@ def require(what: str, value: str, allowed: Iterable[str]) -> str:
     if value not in (allowed := list(allowed)):
         raise SettingsError(nearest(value, allowed, what))
     return value
+
+
+def claim(file: Path, protocol: Mapping[str, Any]) -> None:
+    """Note in a JSON file how its folder's contents are made, or see that they are made so already. Raises SettingsError
+    naming what is not the same."""
+    plain = json.loads(json.dumps(protocol))
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(plain, indent=1))
+    known = json.loads(file.read_text())
+    changed = [f"{key} was {known.get(key)!r}, is now {plain.get(key)!r}" for key in {**known, **plain}
+               if known.get(key) != plain.get(key)]
+    if changed:
+        raise SettingsError(f"{file.parent} was made with other settings: {'; '.join(changed)}. Take another out=FOLDER")
 
 
 def _split(verb: str, overrides: Sequence[str]) -> tuple[list[str], list[str]]:

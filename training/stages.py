@@ -7,6 +7,7 @@ They take what `soma train` reads from training/configs/train.yaml and training/
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -56,10 +57,8 @@ def demos(cfg: Mapping[str, Any]) -> Trainer:
     """Imitation of LeRobotDatasets v3, ours or from elsewhere; several of one robot, each with its share."""
     folders = cfg["data"].split(",")
     readers = [DemoReader(folder) for folder in folders]
-    different = [str(folder) for folder, reader in zip(folders, readers) if reader.spec != readers[0].spec]
-    if different:
-        raise TrainError(f"datasets of another robot than {folders[0]}: {', '.join(different)}")
-    model, tokenizer, config = start(cfg, readers[0].spec, [e.task for r in readers for e in r.episodes])
+    spec = shared_spec(folders, [reader.spec for reader in readers])
+    model, tokenizer, config = start(cfg, spec, [e.task for r in readers for e in r.episodes])
     if cfg["init"] is None or model.spec != checkpoint_spec(cfg["init"]):
         fit_statistics(model, readers[0].columns())
     processor = Processor(model.spec, tokenizer, config["image_size"])
@@ -67,6 +66,21 @@ def demos(cfg: Mapping[str, Any]) -> Trainer:
     shares = cfg["stage"]["shares"] or [reader.length for reader in readers]
     return Trainer(model, config, tokenizer, Mixture(windows, shares), schedule(cfg), cfg["out"],
                    {"tasks": tasks_of(readers)})
+
+
+def shared_spec(folders: list[str], specs: list[Spec]) -> Spec:
+    """Of one robot's datasets. Actions from elsewhere are bounded by what was seen in each, here by what was in all."""
+    first = specs[0].action
+
+    def bounded(spec: Spec, low, high) -> Spec:
+        same = spec.action.kind == "native" and spec.action.names == first.names
+        return replace(spec, action=replace(spec.action, low=tuple(low), high=tuple(high))) if same else spec
+
+    different = [folder for folder, spec in zip(folders, specs) if bounded(spec, first.low, first.high) != specs[0]]
+    if different:
+        raise TrainError(f"datasets of another robot than {folders[0]}: {', '.join(different)}")
+    lows, highs = (zip(*(getattr(spec.action, bound) for spec in specs)) for bound in ("low", "high"))
+    return bounded(specs[0], map(min, lows), map(max, highs))
 
 
 def dagger(cfg: Mapping[str, Any]) -> Trainer:
@@ -149,8 +163,8 @@ def start(cfg: Mapping[str, Any], spec: Spec, tasks: list[str]) -> tuple[Embodie
     model config)."""
     torch.manual_seed(cfg["seed"])
     if cfg["init"] is None:
-        path = cfg["tokenizer"]
-        tokenizer = load_tokenizer(path) if path else train_tokenizer(tokenizer_text() + tasks)
+        path = cfg["tokenizer"] or cfg["model"]["backbone"]["lm"].get("path")  # a pretrained LM knows its own tokens alone
+        tokenizer = tokenizer_at(path) if path else train_tokenizer(tokenizer_text() + tasks)
         return checkpoint.new_model(cfg["model"], spec, tokenizer), tokenizer, cfg["model"]
     if cfg["tokenizer"]:
         raise TrainError(f"tokenizer {cfg['tokenizer']}: {cfg['init']} brings its own, without which its words mean nothing")
@@ -161,6 +175,13 @@ def start(cfg: Mapping[str, Any], spec: Spec, tasks: list[str]) -> tuple[Embodie
     copied, new = checkpoint.fit(model, folder)
     print(f"{cfg['init']}: {len(copied)} tensors taken over, {len(new)} new: {', '.join(new[:6])}")
     return model, tokenizer, config
+
+
+def tokenizer_at(path: str) -> PreTrainedTokenizerBase:
+    try:
+        return load_tokenizer(path)
+    except OSError as error:
+        raise TrainError(f"{error}; tokenizer=FOLDER says where one is") from error
 
 
 def for_cameras(config: Mapping, spec: Spec) -> dict:

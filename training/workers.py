@@ -20,6 +20,8 @@ class WorkerError(RuntimeError):
 def each(make: Callable[..., Callable], args: tuple, jobs: Sequence, workers: int) -> Iterator[tuple[Any, Any]]:
     """(job, make(*args)(job)) of every job, in the order in which they end. With one worker, in this process; with more,
     always in others, for what a job sets (PyTorch's threads) is set for its whole process."""
+    if not jobs:
+        return
     if workers <= 1:
         work = make(*args)
         yield from ((job, work(job)) for job in jobs)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from agent.encoders.audio import WINDOW, Features, scaled_bands
 from agent.language import Trigram
+from agent.pretrained import load
+from agent.projectors import head_count
 
 HOP = 160  # samples, 10 ms at 16 kHz
 
@@ -102,7 +104,7 @@ class ConvAttention(nn.Module):
 
     def __init__(self, width: int, kernel: int = 9):
         super().__init__()
-        self.heads = max(1, width // 36)
+        self.heads = head_count(width, 36)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
@@ -137,12 +139,12 @@ class WhisperSpeech(nn.Module):
 
     def __init__(self, vocabulary: int, path: str, train: bool = False, sample_rate: int = 16000):
         super().__init__()
-        from transformers import WhisperFeatureExtractor, WhisperModel
+        from transformers import AutoModel, WhisperFeatureExtractor
 
         self.extract = WhisperFeatureExtractor.from_pretrained(path, local_files_only=True)
         if self.extract.sampling_rate != sample_rate:
             raise ValueError(f"{path} hears at {self.extract.sampling_rate} Hz, the robot at {sample_rate} Hz")
-        self.encoder = WhisperModel.from_pretrained(path, local_files_only=True, use_safetensors=True).get_encoder()
+        self.encoder = load(AutoModel, path).get_encoder()
         self.encoder.requires_grad_(train)
         self.head, self.language = nn.Linear(self.encoder.config.d_model, vocabulary), Trigram(vocabulary)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from agent.pretrained import load
+
 
 def to_unit(images: Tensor) -> Tensor:
     """uint8 (N, H, W, 3) -> float (N, 3, H, W) in [-1, 1]; the one place where pixels are scaled."""
@@ -72,7 +74,7 @@ class HuggingFaceVision(nn.Module):
         super().__init__()
         from transformers import AutoImageProcessor, AutoModel
 
-        model = AutoModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
+        model = load(AutoModel, path)
         self.model = getattr(model, "vision_model", model)
         self.model.requires_grad_(train)
         config = getattr(model.config, "vision_config", model.config)

@@ -24,7 +24,7 @@ class Prefix(NamedTuple):
     keys: list[Tensor]  # one (B, G, T, D) a layer
     values: list[Tensor]
     visible: Tensor  # (B, N, T) bool
-    condition: Tensor  # (B, N, width): the <act> token's hidden state
+    condition: Tensor  # (B, N, width): what was thought of each group's decision (agent.grounding)
     rotation: Rotation  # of the group's H tokens
 
     def repeat(self, times: int) -> "Prefix":

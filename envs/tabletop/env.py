@@ -17,7 +17,7 @@ from agent.spec import AUDIO, IMAGES, SENSE, STATE, TASK, TIME, Chunk, Spec
 from envs.arm import ARMS, STATE_NAMES, JointState, arm_state, ee_delta_action, joint_position_action, plan
 from envs.collision import Body
 from envs.tabletop.ears import Ears
-from envs.tabletop.mjcf import TIMESTEP
+from envs.tabletop.mjcf import MAX_IMAGE, TIMESTEP
 from envs.tabletop.physics import World
 from envs.tabletop.render import Renderer, project
 from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES, SCALE, SPLITS, WORKSPACE
@@ -66,6 +66,8 @@ class TabletopEnv(gym.Env):
         _check("arm", arm, tuple(ARMS))
         _check("action", action, ("ee_delta", "joint_position"))
         _check("render_mode", render_mode, (None, "rgb_array"))
+        if image_size % 2 or not 0 < image_size <= MAX_IMAGE:
+            raise ValueError(f"image_size {image_size}: an even number of pixels, at most {MAX_IMAGE}, is needed")
         self.task_name, self.split, self.instruct = task, split, instruct
         self.image_size, self.lazy_images, self.with_depth, self.render_mode = image_size, lazy_images, depth, render_mode
         self.arm, self.period = ARMS[arm], 1.0 / control_hz

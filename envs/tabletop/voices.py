@@ -93,7 +93,7 @@ def speak(text: str, voice: Voice) -> np.ndarray:
     if not np.any(samples):
         raise ValueError(f"{text!r}: there is nothing to be spoken in it")
     common = np.gcd(SAMPLE_RATE, rate)
-    return _levelled(_trimmed(resample_poly(samples / 32768.0, SAMPLE_RATE // common, rate // common)))
+    return levelled(_trimmed(resample_poly(samples / 32768.0, SAMPLE_RATE // common, rate // common)))
 
 
 def _frame_rms(wave: np.ndarray) -> np.ndarray:
@@ -111,7 +111,7 @@ def _trimmed(wave: np.ndarray) -> np.ndarray:
     return wave
 
 
-def _levelled(wave: np.ndarray) -> np.ndarray:
+def levelled(wave: np.ndarray) -> np.ndarray:
     """At SPEECH_RMS, measured where there is speech: in the frames that are within 30 dB of the loudest."""
     level = _frame_rms(wave)
     active = level[level > level.max() * 10 ** (-30 / 20)]

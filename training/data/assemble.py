@@ -56,24 +56,35 @@ def assemble(root: Path) -> int:
 
 
 def sweep(root: Path, rows: list[dict]) -> None:
-    """Remove the files of an interrupted round: those that no episode of the dataset lies in."""
+    """Remove the files of an interrupted round: those that no episode of the dataset lies in. Raises DatasetError where
+    episodes are on disk that are neither in the dataset nor staged: its meta/info.json was lost."""
+    on_disk = [row for path in form.numbered(root, form.EPISODES_PATH) for row in form.read_table(path).to_pylist()]
+    lost = {json.loads(row["info"])["name"] for row in on_disk} - set(recorded_names(root))
+    if lost:
+        raise DatasetError(f"{root / form.INFO} does not count {len(lost)} episodes that are there, such as {min(lost)}: is it "
+                           "missing or old? Nothing was removed")
     used = {root / form.EPISODES_PATH.format(**_at(row, "meta/episodes")) for row in rows}
     used |= {root / form.DATA_PATH.format(**_at(row, "data")) for row in rows}
     keys = [name.split("/")[1] for name in (rows[0] if rows else {}) if name.endswith("/from_timestamp")]
     used |= {root / form.VIDEO_PATH.format(video_key=k, **_at(row, f"videos/{k}")) for row in rows for k in keys}
-    for pattern in ("meta/episodes/*/*", "data/*/*", "videos/*/*/*"):
-        for path in set(root.glob(pattern)) - used:
+    for pattern in ("meta/episodes/{}.parquet*", "data/{}.parquet*", "videos/*/{}.mp4*"):
+        for path in set(root.glob(pattern.format("chunk-*/file-*"))) - used:
             path.unlink()
 
 
 def check_alike(root: Path, folders: list[Path], abouts: list[dict]) -> dict:
-    """The features that all episodes share. Raises DatasetError naming one that has others."""
+    """The features that all episodes share. Raises DatasetError naming one that has others, or is of another robot."""
     known = form.read_json(root / form.INFO)["features"] if (root / form.INFO).is_file() else abouts[0]["features"]
     known = {key: feature for key, feature in known.items() if key not in form.COUNTERS}
+    robot = abouts[0]["robot_type"], abouts[0]["spec"]
+    if (root / form.INFO).is_file() and (root / form.SOMA).is_file():
+        robot = form.read_json(root / form.INFO)["robot_type"], form.read_json(root / form.SOMA)["spec"]
     for folder, about in zip(folders, abouts, strict=True):
         for key in known.keys() | about["features"].keys():
             if about["features"].get(key) != known.get(key):
                 raise DatasetError(f"{folder}: {key} is {about['features'].get(key)}, the dataset has {known.get(key)}")
+        if (about["robot_type"], about["spec"]) != robot:
+            raise DatasetError(f"{folder} is of another robot, {about['robot_type']}, {about['spec']}; the dataset of {robot}")
     return known
 
 

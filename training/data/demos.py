@@ -143,6 +143,7 @@ class DemoReader:
     def _episodes(self) -> list[Episode]:
         tracks = self._tracks()
         rows = [row for path in form.numbered(self.root, form.EPISODES_PATH) for row in _without_stats(path)]
+        rows = [row for row in rows if row["episode_index"] < self.info["total_episodes"]]  # not of an interrupted round
         rows.sort(key=lambda row: row["episode_index"])
         return [self._episode(row, tracks.get(row["episode_index"])) for row in rows]
 

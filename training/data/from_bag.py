@@ -22,6 +22,7 @@ from agent.spec import ACTION, IMAGES, STATE, Spec
 from envs.arm import ARMS, STATE_NAMES, Arm, JointState, arm_state, ee_delta, ee_delta_action
 import ros_nodes.convert as convert
 from ros_nodes.cdr import decode
+from training.data.assemble import assemble, recorded_names
 from training.data.demos import DemoWriter
 
 SLACK = 1e-3  # s: a stamp may be so much behind a frame and still be of it
@@ -65,6 +66,7 @@ class Session:
     """All of a recording but the pictures, of which there is only when they were recorded (ns)."""
 
     cameras: dict[str, str]  # name -> topic
+    began: int  # ns on the recorder's clock
     pictures: dict[str, Track] = field(default_factory=dict)
     joints: Track = field(default_factory=Track)
     commands: Track = field(default_factory=Track)
@@ -100,23 +102,26 @@ def from_bag(bag: str | Path, out: str | Path, arm: str = "panda", hz: float = 1
     if arm not in ARMS:
         raise BagError(f"arm {arm!r}: allowed are {', '.join(ARMS)}")
     session = listen(bag, cameras or {}, joints)
-    cuts = episodes(session, task)
+    cuts, there = episodes(session, task), recorded_names(Path(out))
     lines, writer = [], None
-    for number, cut in enumerate(cuts):
-        if cut.success is False and not failures:
-            lines.append(f"{cut.task!r}: a failure, passed over")
-            continue
-        times, trouble = frame_times(session, cut, hz, oldest)
-        if trouble:
-            lines.append(f"{cut.task!r}: passed over, {trouble}")
-            continue
-        writer = writer or DemoWriter(out, spec_of(session, bag, hz), arm)
-        record(writer, session, bag, times, ARMS[arm])
-        info = {} if cut.success is None else {"success": cut.success}
-        writer.save(f"{Path(bag).name}-{number:04d}", cut.task, sound(session, times, hz), **info)
-        lines.append(f"{cut.task!r}: {len(times)} frames")
-    if writer is not None:
-        writer.finalize()
+    try:
+        for number, cut in enumerate(cuts):
+            name = f"{Path(bag).resolve().name}-{session.began}-{number:04d}"
+            times, trouble = frame_times(session, cut, hz, oldest)
+            if cut.success is False and not failures:
+                trouble = "a failure"
+            if name in there:
+                trouble = f"{out} has it already"
+            if trouble:
+                lines.append(f"{cut.task!r}: {trouble}, passed over")
+                continue
+            writer = writer or DemoWriter(out, spec_of(session, bag, hz), arm)
+            record(writer, session, bag, times, ARMS[arm])
+            info = {} if cut.success is None else {"success": cut.success}
+            writer.save(name, cut.task, sound(session, times, hz), **info)
+            lines.append(f"{cut.task!r}: {len(times)} frames")
+    finally:  # whatever happens, the episodes that were finished become part of the dataset
+        assemble(Path(out))
     return lines
 
 
@@ -149,7 +154,7 @@ def listen(bag: str | Path, cameras: Mapping[str, str], joints: convert.Joints) 
         if wrong or not shown or convert.JOINTS not in kinds.values():
             raise BagError(f"{bag}: {', '.join(wrong) or 'pictures and joint states'} needed; it has "
                            + ", ".join(f"{topic} ({kind})" for topic, kind in sorted(kinds.items())))
-        session = Session(dict(shown), {name: Track() for name in shown})
+        session = Session(dict(shown), reader.start_time, {name: Track() for name in shown})
         by_topic = {topic: name for name, topic in shown.items()}
         for connection, recorded, data in reader.messages():
             take(session, connection.topic, connection.msgtype, recorded, data, by_topic, joints)
