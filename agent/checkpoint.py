@@ -107,7 +107,7 @@ def load(name: str | Path) -> tuple[EmbodiedModel, Processor, dict]:
         model = new_model(config["model"], spec, tokenizer)
         floats = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
         missing, unknown = model.load_state_dict(floats, strict=False)
-    except (OSError, RuntimeError, TypeError, SafetensorError) as error:
+    except (OSError, RuntimeError, TypeError, SafetensorError, pretrained.PretrainedError) as error:
         raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
     missing = [name for name in missing if not name.endswith("lm_head.weight")]
     if missing or unknown:

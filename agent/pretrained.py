@@ -18,12 +18,22 @@ KEPT = "pretrained"  # folder of a checkpoint
 HOLLOW = "weights_are_in_the_checkpoint"  # file that says so
 
 
+class PretrainedError(ValueError):
+    """A folder that holds no model that can be taken; the message says what is needed."""
+
+
 def load(kind: type, path: str) -> PreTrainedModel:
     """A model of a transformers class (`AutoModel` and the like) in float32; with random weights for a folder that a
-    checkpoint of ours keeps, which brings them. Raises OSError where the folder holds no such model."""
-    if (Path(path) / HOLLOW).is_file():
-        return kind.from_config(AutoConfig.from_pretrained(path, local_files_only=True), dtype=torch.float32)
-    return kind.from_pretrained(path, local_files_only=True, use_safetensors=True, dtype=torch.float32)
+    checkpoint of ours keeps, which brings them. Raises PretrainedError."""
+    if not path or not Path(path).is_dir():
+        raise PretrainedError(f"path {path!r}: a folder with a model in the Hugging Face hub's format is needed (config.json, "
+                              "*.safetensors); nothing is downloaded")
+    try:
+        if (Path(path) / HOLLOW).is_file():
+            return kind.from_config(AutoConfig.from_pretrained(path, local_files_only=True), dtype=torch.float32)
+        return kind.from_pretrained(path, local_files_only=True, use_safetensors=True, dtype=torch.float32)
+    except OSError as error:
+        raise PretrainedError(f"{path}: {error}") from error
 
 
 def keep(config: Any, folder: Path, name: str = "") -> Any:

@@ -11,10 +11,13 @@ from agent import checkpoint
 from agent.backbone import Backbone, pretrained
 from agent.encoders.speech import WhisperSpeech
 from agent.encoders.vision import HuggingFaceVision
+from agent.pretrained import PretrainedError
 from agent.processor import Processor
 from agent.tokenizer import load_tokenizer, train_tokenizer
 from tests.tiny import SENTENCES, tiny_config, tiny_model, tiny_sample, tiny_spec
-from training.stages import start
+from training.collect import collect
+from training.settings import compose
+from training.stages import start, train
 from training.train import TrainError
 
 LANGUAGE = dict(vocab_size=400, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
@@ -118,8 +121,10 @@ def test_a_checkpoint_is_carried_to_a_machine_without_the_pretrained_folders(tmp
 def test_a_folder_without_weights_is_no_pretrained_model(tmp_path):
     saved_lm("qwen2", tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(OSError, match="model.safetensors"):
+    with pytest.raises(PretrainedError, match="model.safetensors"):
         pretrained(300, str(tmp_path))
+    with pytest.raises(PretrainedError, match="path None: a folder"):
+        pretrained(300, None)
 
 
 def test_a_pretrained_lm_reads_with_its_own_tokenizer(tmp_path):
@@ -132,6 +137,19 @@ def test_a_pretrained_lm_reads_with_its_own_tokenizer(tmp_path):
         file.unlink()
     with pytest.raises(TrainError, match="tokenizer=FOLDER"):
         start(cfg, tiny_spec(), ["other words"])
+
+
+def test_a_pretrained_lm_and_eye_are_trained_on_demonstrations_by_their_yaml(tmp_path):
+    saved_lm("qwen2", tmp_path / "lm")
+    saved_vision("siglip", tmp_path / "eye")
+    collect(tmp_path / "demos", ["reach"], 1, {"image_size": 32, "instruct": "text"}, workers=1)
+    words = ["model=huggingface", f"model.backbone.lm.path={tmp_path / 'lm'}", f"model.vision.path={tmp_path / 'eye'}",
+             "model.image_size=32", f"data={tmp_path / 'demos'}", f"out={tmp_path / 'out'}", "threads=1", "stage.batch=1",
+             "stage.schedule.steps=2", "stage.schedule.workers=0"]
+    model, *_ = checkpoint.load(train(compose("train", words)))
+    assert any("lora" in name for name, _ in model.named_parameters())
+    with pytest.raises(PretrainedError, match="path None"):
+        train(compose("train", [word for word in words if "lm.path" not in word] + [f"tokenizer={tmp_path / 'lm'}"]))
 
 
 def test_tunes_train_what_they_say(tmp_path):
