@@ -74,9 +74,10 @@ class Trigram(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
         self._forget()
 
-    def search(self, log_probs: Tensor) -> list[int]:
+    def search(self, log_probs: Tensor) -> tuple[list[int], float]:
         """The tokens of an utterance, given log-probabilities (T, V) of a recogniser trained by connectionist temporal
-        classification: prefix beam search (Hannun et al. 2014), each token weighed by the trigram."""
+        classification: prefix beam search (Hannun et al. 2014), each token weighed by the trigram. And how sure they are: their
+        share of the probability of all that the beam holds at the end."""
         frames = log_probs.double().cpu().numpy()
         beam = {(): (0.0, -math.inf, 0.0)}  # prefix: log-probability ending in BLANK, in its last token; of its words
         for frame in frames:
@@ -86,7 +87,9 @@ class Trigram(nn.Module):
             prefix, (blank, token, words) = item
             return np.logaddexp(blank, token) + words + WEIGHT * self.score(prefix, BLANK)
 
-        return list(max(beam.items(), key=final)[0])
+        scores = {item[0]: final(item) for item in beam.items()}
+        best = max(scores, key=scores.get)
+        return list(best), float(np.exp(scores[best] - np.logaddexp.reduce(list(scores.values()))))
 
     def _step(self, beam: dict, frame: np.ndarray) -> dict:
         likely = np.argpartition(frame, -min(BRANCHES, len(frame)))[-BRANCHES:]

@@ -40,23 +40,25 @@ def train_together(out: str):
     save_file({name: p.detach().clone() for name, p in run.model.named_parameters()}, Path(out) / f"{os.environ['RANK']}.st")
 
 
-def muon_together(out: str):
+def muon_together(out: str, matrices: int):
     """Three steps of Muon with gradients that all processes have; each then says where its matrices are."""
     import torch
     from safetensors.torch import save_file
 
     torch.distributed.init_process_group("gloo")
-    save_file(after_three_steps_of_muon(), Path(out) / f"{os.environ['RANK']}.st")
+    save_file(after_three_steps_of_muon(matrices), Path(out) / f"{os.environ['RANK']}.st")
+    torch.distributed.barrier()  # nobody leaves while others still talk
     torch.distributed.destroy_process_group()
 
 
-def after_three_steps_of_muon() -> dict:
+def after_three_steps_of_muon(count: int) -> dict:
     import torch
 
     from training.optimizers import Muon
 
     torch.manual_seed(0)
-    matrices = [torch.nn.Parameter(torch.randn(shape)) for shape in ((48, 32), (32, 96), (48, 32), (40, 40), (48, 32))]
+    shapes = ((48, 32), (32, 96), (48, 32), (40, 40), (48, 32))[:count]
+    matrices = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
     muon = Muon(matrices, 0.02, weight_decay=0.1, dtype=torch.float32)
     for _ in range(3):
         for p in matrices:

@@ -52,7 +52,8 @@ def test_the_search_finds_the_best_words_of_all(seed, fitted):
     log_probs = torch.randn(3, 3, generator=generator).mul(2).log_softmax(-1)
     words = trigram([[1, 2], [2, 2], [1]], 3) if fitted else Trigram(3)
     best = max(totals(log_probs, words).items(), key=lambda item: item[1])[0]
-    assert tuple(words.search(log_probs)) == best
+    found, sure = words.search(log_probs)
+    assert tuple(found) == best and 0.0 < sure <= 1.0
 
 
 def totals(log_probs, words):
@@ -75,9 +76,18 @@ def test_words_that_a_weak_recogniser_swallows_are_put_right():
     words = trigram([[1, 2, 3]] * 50)
     frames = torch.tensor([[0.01, 0.97, 0.01, 0.01], [0.97, 0.01, 0.01, 0.01], [0.5, 0.01, 0.48, 0.01],
                            [0.97, 0.01, 0.01, 0.01], [0.01, 0.01, 0.01, 0.97]]).log()
-    assert Trigram(4).search(frames) == [1, 3] and words.search(frames) == [1, 2, 3]
+    assert Trigram(4).search(frames)[0] == [1, 3] and words.search(frames)[0] == [1, 2, 3]
 
 
 def test_silence_says_nothing():
-    assert trigram().search(torch.tensor([[0.97, 0.01, 0.01, 0.01]] * 5).log()) == []
-    assert trigram().search(torch.zeros(0, 4)) == []
+    assert trigram().search(torch.tensor([[0.97, 0.01, 0.01, 0.01]] * 5).log())[0] == []
+    assert trigram().search(torch.zeros(0, 4))[0] == []
+
+
+def test_sureness_is_the_share_of_all_that_might_have_been_said():
+    """With a beam that holds every prefix, the shares of all add up to one."""
+    log_probs = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]]).log()
+    chances = totals(log_probs, Trigram(3))
+    found, sure = Trigram(3).search(log_probs)
+    whole = sum(math.exp(score) for score in chances.values())
+    assert sure == pytest.approx(math.exp(chances[tuple(found)]) / whole, rel=1e-6)
