@@ -1,10 +1,8 @@
 """A small dataset that tests of demonstrations share: three episodes in two rounds, with sound."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from agent.spec import ACTION, IMAGES, STATE, ActionSpec, Spec
 from training.data import video
@@ -53,19 +51,12 @@ def record(root: Path, episode: int, length: int, sound: bool = True, writer: De
     return writer
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory) -> Path:
+def original_set(root: Path) -> Path:
     """Three episodes in two rounds."""
-    root = tmp_path_factory.mktemp("demos") / "set"
     record(root, 0, LENGTHS[0])
     assert record(root, 1, LENGTHS[1]).finalize() == 2
     assert record(root, 2, LENGTHS[2]).finalize() == 3
     return root
-
-
-@pytest.fixture
-def dataset(original, tmp_path) -> Path:
-    return shutil.copytree(original, tmp_path / "set")
 
 
 def other_film(root: Path, chosen) -> Path:
