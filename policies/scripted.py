@@ -64,9 +64,9 @@ class TakeOver:
             return self.expert.act(obs)
         steps = 0 if self.chunk is None else round((now - self.chunk.stamp) * self.chunk.hz)
         if self.chunk is None or steps >= min(self.decide_every, len(self.chunk.actions)):
-            self.chunk, steps = self.learner.act(dict(obs) | {AUDIO: np.concatenate(self.sound)}), 0
+            self.chunk = self.learner.act(dict(obs) | {AUDIO: np.concatenate(self.sound)})
             self.sound = []
-        return Chunk(self.chunk.actions[steps:], now, self.chunk.hz)
+        return self.chunk
 
     def listen(self, obs: Mapping[str, Any]) -> None:
         """Let the learner hear what sounds while the expert drives, in the pieces in which it hears when it drives."""

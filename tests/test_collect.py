@@ -129,3 +129,22 @@ def test_recorded_actions_lead_through_the_recorded_states(tmp_path):
         np.testing.assert_allclose(obs[STATE], state, atol=1e-5)
         obs, _, _, _, info = env.step(action)
     assert info["success"] and reader.spec == TabletopEnv(image_size=32).robot_spec
+
+
+def test_a_supervisor_stands_between_the_expert_and_the_arm_in_the_share_that_was_asked_for(tmp_path):
+    """Under it the commands are those of an arm that has a limit of acceleration, and so come later."""
+    world = {"instruct": "text", "image_size": 32}
+    for name, safety in (("plain", 0.0), ("some", 0.5), ("all", 1.0)):
+        collect(tmp_path / name, ["reach"], 4, world, workers=1, perturb=0.0, safety=safety)
+    readers = {name: DemoReader(tmp_path / name) for name in ("plain", "some", "all")}
+    supervised = {name: [e.info["supervised"] for e in reader.episodes] for name, reader in readers.items()}
+    assert not any(supervised["plain"]) and all(supervised["all"]) and set(supervised["some"]) == {False, True}
+    columns = readers["plain"].spec.state
+    joints = [i for i, name in enumerate(columns) if name.startswith("joint_")][:7]
+    free, slow = (np.abs(np.diff(readers[name].episode(0)[STATE][:4, joints], 2, axis=0)).max() for name in ("plain", "all"))
+    assert slow < free
+
+
+def test_a_share_of_supervised_episodes_is_between_none_and_all(tmp_path):
+    with pytest.raises(CollectError, match="safety=1.5: a share"):
+        stub(tmp_path, safety=1.5)

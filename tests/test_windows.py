@@ -184,6 +184,13 @@ def test_who_must_hear_is_never_drawn_deaf_and_no_less_often():
     assert loud.mean() == pytest.approx(data.chances[1], abs=0.05)
 
 
+def test_batches_of_one_step_have_sound_together():
+    data, _ = windows(dropout=Dropout(all_audio=0.5), together=2)
+    deaf = np.array([data[n].audio is None for n in range(60)]).reshape(30, 2)
+    assert (deaf[:, 0] == deaf[:, 1]).all() and 5 < deaf[:, 0].sum() < 25
+    assert (data[0].state != data[1].state).any()
+
+
 def test_no_sample_that_must_hear_is_without_sound():
     data, _ = windows(batch=64, dropout=Dropout(audio=0.5))
     louds = np.arange(64) < 32

@@ -91,7 +91,7 @@ def collect(cfg: Mapping[str, Any]) -> int:
     play.check_split(cfg["split"], cfg["instruct"])
     env = dict(cfg["env"]["kwargs"]) | {"instruct": cfg["instruct"]}
     counts = run(cfg["out"], tasks, cfg["episodes"], env, cfg["env"]["id"], cfg["split"], cfg["seed"], cfg["perturb"],
-                 cfg["workers"], cfg["learner"], cfg["beginning"], cfg["policy"])
+                 cfg["workers"], cfg["learner"], cfg["beginning"], cfg["policy"], cfg["safety"])
     for task, outcome in counts.items():
         print(f"{task:16s}" + "  ".join(f"{what} {n}" for what, n in outcome.items()))
     return 0

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import gymnasium as gym
 import numpy as np
@@ -89,10 +90,10 @@ class Demonstrator:
     """Tries jobs, one after the other: an environment and a writer, made once a process."""
 
     def __init__(self, env_id: str, env_kwargs: Mapping, out: str, perturb: float, learner: str | None,
-                 beginning: int | None, policy: str):
+                 beginning: int | None, policy: str, safety: float):
         self.env = gym.make(env_id, **env_kwargs, disable_env_checker=True, max_episode_steps=beginning)
         self.keeps_all = beginning is not None or learner is not None
-        self.world, self.perturb = self.env.unwrapped, perturb
+        self.world, self.perturb, self.safety = self.env.unwrapped, perturb, safety
         self.writer = DemoWriter(out, policy_spec(self.world), self.world.arm.name)
         self.policy = TeleopPolicy() if policy == "teleop" else ExpertPolicy(self.env)
         if learner is not None:
@@ -112,11 +113,12 @@ class Demonstrator:
         """Act through one episode, or its beginning, and save it if it succeeds. A beginning is saved in any case, and so is
         what a learner led to: the expert's actions are right up to a failure, and there the learner has most to learn."""
         recorder, options = Recorder(self.writer, self.policy), {"task": job.task, "perturb": self.perturb}
-        episode = rollout(self.env, self.policy, job.seed, options=options, decide_every=1, record=recorder)
+        supervised = bool(np.random.default_rng([job.seed, crc32(job.task.encode())]).random() < self.safety)
+        episode = rollout(self.env, self.policy, job.seed, options=options, decide_every=1, safety=supervised, record=recorder)
         if kept := episode.success or self.keeps_all:
             recorder.save(job.name, episode.instruction, task_name=job.task, seed=job.seed, split=job.split,
                           instruct=told(self.world), success=episode.success, heard_at=float(self.world.heard_at),
-                          perturb=self.perturb)
+                          perturb=self.perturb, supervised=supervised)
         return kept
 
 
@@ -171,6 +173,7 @@ def collect(
     learner: str | None = None,
     beginning: int | None = None,
     policy: str = "expert",
+    safety: float = 0.0,
 ) -> dict[str, dict[str, int]]:
     """`episodes` demonstrations, shared out evenly over `tasks` (a task that is named twice has two shares), as a dataset at
     `out`; run again to go on or to add.
@@ -179,22 +182,25 @@ def collect(
     learner: a policy that drives by turns with the expert (policies.scripted.TakeOver), its failures are kept, too; take
     other seeds.
     beginning: control steps after which an episode is broken off and kept: many scenes for the time of few episodes.
-    policy: expert, or teleop for a person, in one process with a window.
+    policy: expert, or teleop for a person, in one process with a window. safety: share of the episodes in which a supervisor
+    (policies.safety) stands between whoever drives and the arm, as it does on a robot; the arm takes joint targets then.
     Returns counts by task. Ctrl-C keeps every finished episode. Raises CollectError; SettingsError where `out` holds
     episodes that were made otherwise.
     """
     check_policy(policy, learner, workers)
+    if not 0.0 <= safety <= 1.0:
+        raise CollectError(f"safety={safety}: a share of the episodes, 0 to 1, is needed")
     out = Path(out)
-    kwargs = {"instruct": "mixed"} | dict(env or {}) | {"split": split}
+    kwargs = {"instruct": "mixed"} | dict(env or {}) | {"split": split} | ({"action": "joint_position"} if safety else {})
     claim(out / PROTOCOL, {"env": env_id, **kwargs, "perturb": perturb, "learner": learner, "beginning": beginning,
-                           "policy": policy})
+                           "policy": policy, "safety": safety})
     share, rest = divmod(episodes, len(tasks))
     wanted: Counter[str] = Counter()
     for i, task in enumerate(tasks):
         wanted[task] += share + (i < rest)
     plan = Plan(wanted, split, seed, read_outcomes(out))
     try:
-        run_plan(plan, (env_id, kwargs, str(out), perturb, learner, beginning, policy), workers, out)
+        run_plan(plan, (env_id, kwargs, str(out), perturb, learner, beginning, policy, safety), workers, out)
     finally:  # whatever happens, the episodes that were finished become part of the dataset
         assemble(out)
     return plan.report()

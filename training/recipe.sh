@@ -12,14 +12,15 @@ ALL=reach,pick_up,place_in,push,place_on,stack,open_drawer,close_drawer,press_bu
 ALL=$ALL,press_buzzer,start_on_beep,find_rattle
 HARD=push,stack,sort_two,put_two,store,place_then_press,find_rattle  # several steps, or much aiming
 
-# whole episodes, more of what is hard; the beginnings of many scenes, many ringings, waits for a beep, and pushes
-$SOMA collect tasks=$ALL,$HARD,$HARD,place_in,place_on,close_drawer,press_buzzer episodes=4420 perturb=0.25 out="$OUT/demos"
+# whole episodes, more of what is hard, some under the limits of a real arm; the beginnings of many scenes, many ringings,
+# waits for a beep, and pushes
+$SOMA collect tasks=$ALL,$HARD,$HARD,place_in,place_on,close_drawer,press_buzzer episodes=4420 perturb=0.25 safety=0.3 out="$OUT/demos"
 $SOMA collect beginning=10 instruct=text seed=500000 perturb=0.1 episodes=6400 out="$OUT/beginnings"
 $SOMA collect tasks=press_buzzer beginning=24 instruct=text seed=700000 perturb=0.1 episodes=2000 out="$OUT/ringing"
 $SOMA collect tasks=start_on_beep beginning=60 instruct=text seed=900000 perturb=0.1 episodes=600 out="$OUT/waiting"
 $SOMA collect tasks=push beginning=24 instruct=text seed=800000 perturb=0.1 episodes=300 out="$OUT/pushing"
 
-$SOMA train stage=dagger seed="$SEED" "stage.shares=[57,17,15,6,5]" \
+$SOMA train stage=dagger seed="$SEED" processes=2 "stage.shares=[57,17,15,6,5]" \
     "stage.tasks=[$ALL,$HARD,press_buzzer,start_on_beep]" stage.schedule.compile=true out="$OUT/train-$SEED" \
     data="$OUT/demos,$OUT/beginnings,$OUT/ringing,$OUT/waiting,$OUT/pushing"
 $SOMA train stage=hearing init="$OUT/train-$SEED/weights" data="$OUT/voices" out="$OUT/hearing-$SEED"

@@ -103,7 +103,7 @@ def dagger(cfg: Mapping[str, Any]) -> Trainer:
         if trainer.accelerator.is_main_process:
             collect(practice[-1], stage["tasks"] or tasks, stage["episodes"], stage["env"]["kwargs"], stage["env"]["id"],
                     seed=stage["first_seed"] * n, perturb=stage["perturb"], workers=cfg["threads"],
-                    learner=str(trainer.out / "weights"))
+                    learner=str(trainer.out / "weights"), safety=stage["safety"])
         trainer.accelerator.wait_for_everyone()
     return demos(with_practice(cfg, lengths, practice))
 
@@ -128,7 +128,7 @@ def windows_of(reader: DemoReader, folder: str, processor: Processor, horizon: i
     with PartialState(cpu=share_of_cpu()).main_process_first():
         cache = FrameCache.build(reader, Path(folder) / "frames", processor.image_size)
     return DemoWindows(reader, cache, processor, horizon, stage["batch"] // cfg["processes"], stage["decisions"],
-                       cfg["seed"], remix, Dropout(**stage["dropout"]), stage["queries"])
+                       cfg["seed"], remix, Dropout(**stage["dropout"]), stage["queries"], cfg["processes"])
 
 
 def hearing(cfg: Mapping[str, Any]) -> Trainer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from agent.attention import TransformerLayer
 from agent.pretrained import load
 
 
@@ -46,8 +47,8 @@ class NativeViT(nn.Module):
                                   ConvBlock(width, width), ConvBlock(width, width))
         self.down = ConvBlock(width, inner, 2)
         self.position = nn.Parameter(0.02 * torch.randn(self.grid // 2, self.grid // 2, inner))
-        layer = nn.TransformerEncoderLayer(inner, max(1, inner // 32), 2 * inner, 0.0, nn.functional.gelu,
-                                           batch_first=True, norm_first=True)
+        layer = TransformerLayer(inner, max(1, inner // 32), 2 * inner, 0.0, nn.functional.gelu, batch_first=True,
+                                 norm_first=True)
         self.layers = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
         self.up = nn.Linear(inner, width)
         self.mix = ConvBlock(width, width)

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from agent.attention import attention
+
 Rotation = tuple[Tensor, Tensor] | None  # cosines and sines (B, N H, D), or None for a backbone without rotary positions
 
 
@@ -89,9 +91,7 @@ class ExpertLayer(nn.Module):
             keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
         k = torch.cat([keys.to(q.dtype), rotate(k, rotation)], 2)
         v = torch.cat([values.to(q.dtype), v], 2)
-        score = rotate(q, rotation) @ k.transpose(-1, -2) / self.head_dim**0.5
-        y = score.masked_fill(~mask, -1e4).softmax(-1).to(v.dtype) @ v
-        return self.out(y.transpose(1, 2).flatten(2))
+        return self.out(attention(rotate(q, rotation), k, v, mask))
 
 
 class Expert(nn.Module):

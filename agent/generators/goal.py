@@ -16,6 +16,7 @@ from typing import Mapping, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from agent.attention import TransformerLayer
 from agent.projectors import sine_positions
 
 SCALE = 0.1  # m for one unit of the goal loss
@@ -161,7 +162,7 @@ class Deliberation(nn.Module):
         super().__init__()
         self.grounded = nn.Linear(2 * width + 6 * len(self.WAVES), width)
         self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+            TransformerLayer(width, heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
             for _ in range(depth))
         self.out = nn.Linear(width, width)
         nn.init.zeros_(self.out.weight)

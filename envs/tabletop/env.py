@@ -33,6 +33,7 @@ INSTRUCT = ("text", "voice", "both", "mixed")
 MAX_OBJECTS = 10
 KICK_STEPS = (2, 5)  # control steps that a perturbation lasts, the end excluded
 VIDEO_SIZE = 384  # pixels a side of render()
+CLEARANCE = 0.0005  # m from the table below which a supervisor steps in; 1 mm is left at the lowest place of the workspace
 
 
 class TabletopEnv(gym.Env):
@@ -211,8 +212,8 @@ class TabletopEnv(gym.Env):
         return JointState(self.time, self.world.joints, self.world.opening)
 
     def body(self) -> Body:
-        """What of the arm would touch itself, its base or the table at given joint angles."""
-        return Body(self.world.model, STATE_NAMES[:7], self.arm.home, fixed=("base", "table"))
+        """What of the arm would touch itself, its base or the table at given joint angles; nothing does in the workspace."""
+        return Body(self.world.model, STATE_NAMES[:7], self.arm.home, ("base", "table"), CLEARANCE)
 
     # ---- what is sensed
 

@@ -57,13 +57,16 @@ class DemoWindows:
 
     batch: samples a batch; decisions: K, drawn at random from one episode each. `mixer` turns an episode's sound tracks
     into what the agent heard: (tracks, rng) -> (n, C). queries: things in each view that are asked for, where labels are.
+    together: batches in a row that make one step (of as many processes), which have sound or have none together, so that
+    none waits for another.
     """
 
     def __init__(self, reader: DemoReader, cache: FrameCache, processor: Processor, horizon: int, batch: int = 16,
-                 decisions: int = 4, seed: int = 0, mixer=None, dropout: Dropout | None = None, queries: int = 4):
+                 decisions: int = 4, seed: int = 0, mixer=None, dropout: Dropout | None = None, queries: int = 4,
+                 together: int = 1):
         self.reader, self.cache, self.processor, self.horizon = reader, cache, processor, horizon
         self.batch, self.decisions, self.seed, self.mixer, self.queries = batch, decisions, seed, mixer, queries
-        self.dropout = dropout or Dropout()
+        self.dropout, self.together = dropout or Dropout(), together
         self.columns = reader.columns()
         lengths = np.array([e.length for e in reader.episodes])
         self.chances = np.sqrt(lengths) / np.sqrt(lengths).sum()  # short tasks are not drowned by long ones
@@ -218,7 +221,7 @@ def batch_of(windows: Sequence[DemoWindows], shares: Sequence[float], n: int) ->
                       for w, share in zip(windows, shares)])  # (datasets, quiet and loud)
     quiet, loud = kinds.sum(0)
     silent = min(first.dropout.all_audio, quiet)
-    deaf = bool(rng.random() < silent)
+    deaf = bool(np.random.default_rng([first.seed, n // first.together, 1]).random() < silent)
     louds = rng.random(first.batch) < (0.0 if deaf else loud / (1 - silent))
     samples = []
     for kind in louds.astype(int):
