@@ -149,7 +149,7 @@ class Player:
             "instruction": episode.instruction,
             "told": told(self.env.unwrapped),
             "seconds": round(episode.seconds, 3),
-            "interventions": [event.kind for event in episode.interventions],
+            "interventions": [f"{e.time:.2f} s: {e.kind}, {e.detail}" for e in episode.interventions],
             "latency_ms": latency,
         }
 
