@@ -27,16 +27,18 @@ class Place:
         return os.getpid()
 
 
-def train_together(out: str):
-    """Three steps of the little model in each of the processes, which then say what their weights are."""
+def train_together(out: str, *stops: int):
+    """Three steps of the little model in each of the processes, which then say what their weights are. At each of the `stops`
+    they begin anew from what is on disk."""
     import torch
     from safetensors.torch import save_file
 
     from tests.test_train import trainer
 
     torch.set_num_threads(1)
-    run = trainer(Path(out), 3)
-    run.run()
+    for until in (*stops, 3):
+        run = trainer(Path(out), 3)
+        run.run(until)
     save_file({name: p.detach().clone() for name, p in run.model.named_parameters()}, Path(out) / f"{os.environ['RANK']}.st")
 
 

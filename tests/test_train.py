@@ -109,6 +109,13 @@ def test_processes_that_train_together_stay_alike_and_write_once(tmp_path):
     assert [line["step"] for line in lines] == [2] and (tmp_path / "weights" / "model.safetensors").is_file()
 
 
+def test_processes_that_train_together_go_on_from_what_is_on_disk(tmp_path):
+    for name, stops in (("whole", ()), ("parts", (2,))):
+        together(train_together, (str(tmp_path / name), *stops), 2)
+    whole, parts = (load_file(tmp_path / name / "1.st") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
 class Interrupt:
     def __init__(self, data, at):
         self.data, self.at = data, at

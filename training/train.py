@@ -216,7 +216,8 @@ class Trainer:
         self.require_same(at, model)
         self.step, self.average.step = at["step"], at["average"]
         self.model.load_state_dict(model, strict=False)
-        self.average.values = load_file(folder / "average.safetensors", device=str(self.accelerator.device))
+        average = load_file(folder / "average.safetensors")
+        self.average.values = {name: value.to(self.accelerator.device) for name, value in average.items()}
         load_flat_state(self.optimizers, load_file(folder / "optimizer.safetensors"))
 
     def require_same(self, at: Mapping, model: Mapping[str, torch.Tensor]) -> None:
