@@ -326,6 +326,15 @@ def test_what_touches_already_may_go_away_and_not_deeper():
         assert moves == (not touches(commands[-1].motion.q)) and ("would touch" in details(commands)) == (not moves)
 
 
+@pytest.mark.parametrize("x", [0.3, 0.5, 0.65])
+@pytest.mark.parametrize("yaw", [0.0, 0.7])
+def test_at_the_lowest_place_of_the_workspace_nothing_is_touched(x, yaw):
+    env = TabletopEnv("pick_up", lazy_images=True)
+    env.reset(seed=0)
+    q = ik(PANDA, tool_pose(x, 0.1, WORKSPACE[0][2], yaw), PANDA.home)
+    assert not env.body()(q)
+
+
 def test_a_start_outside_the_limits_is_named():
     with pytest.raises(ValueError, match=r"joints \[4\] start outside"):
         Supervisor(PANDA, Limits.of(PANDA), replace(HOME, position=np.array([0, 0, 0, 0.5, 0, 1, 0])))

@@ -212,7 +212,7 @@ class TabletopEnv(gym.Env):
         return JointState(self.time, self.world.joints, self.world.opening)
 
     def body(self) -> Body:
-        """What of the arm would touch itself, its base or the table at given joint angles; nothing does in the workspace."""
+        """What of the arm would touch itself, its base or the table at given joint angles."""
         return Body(self.world.model, STATE_NAMES[:7], self.arm.home, ("base", "table"), CLEARANCE)
 
     # ---- what is sensed
