@@ -25,8 +25,12 @@ FUTURE = 0.05  # s by which a stamp may be ahead of the clock
 GAIN = 20.0  # rad/s of speed a rad behind what is followed
 CALM = 0.5  # s without trouble after which it is said to be over
 SILENCE = "no sign of life from the loop that decides"
+PRESSES = "contact force over its limit"
+LEAPT = "the robot's state has leapt: a release takes the robot as it is"
 STANDS = 1e-9  # rad/s, rad/s^2
-AWAY = 0.1  # s for which a robot is measured away from where it was to stand, before it is taken as moved by somebody
+AWAY = 0.1  # s for which a robot is measured away from where it was to stand, before the command goes there
+NEAR = 0.1  # of Limits.drift: how close to there is close enough
+LEAP = 2.0  # of the fastest that a joint moves: faster than that, beyond Limits.drift, no joint has moved but its state has leapt
 SAMPLE = 0.02  # s between the points of a stop that are looked at
 
 
@@ -35,7 +39,8 @@ class Limits:
     """What may be commanded. Arrays (J,). `patience` (s): how old the newest sign of life, and the newest measured state,
     may be; `oldest` (s): how old the observation behind a proposal; `jump` (rad): how far a proposal may begin from what
     is commanded; `deviation` (rad): how far the measured joints may be from the commanded, and `drift` (rad) from a command
-    to stand, which then goes where they are; `force` (N) at the tool, which has to be measured where there is a limit."""
+    to stand, which then goes where they are; `force` (N) at the tool, which has to be measured where there is a limit: over
+    it a command to stand goes where the joints are, too, so that a stiff arm does not press on."""
 
     q_min: np.ndarray
     q_max: np.ndarray
@@ -108,6 +113,8 @@ class Supervisor:
         self.alive = self.measured = self.force = None  # times of the last signs of life; the last JointState; N
         self.now, self.events = -np.inf, []
         self.trouble, self.troubled = "", -np.inf  # the last one, "" once it is over; when it was there last
+        self.silent = self.leapt = self.yields = False  # who decides is; the robot's state has; a stand goes where the robot is
+        self.believed: JointState | None = None  # the last state before it leapt
         self.away_since: float | None = None  # s
 
     # ---- what comes in
@@ -117,8 +124,19 @@ class Supervisor:
         self.alive = now
 
     def observe(self, measured: JointState, force: float | None = None) -> None:
-        """What the robot says of itself; its stamp is when it was measured."""
+        """What the robot says of itself; its stamp is when it was measured. A state that no joint can have come to since the one
+        before is not believed, nor are those after it, until one is where the command is or there is a `release`."""
         self.measured, self.force = measured, force
+        self.leapt = self.deviation > self.limits.drift if self.leapt else self._leaps(measured)
+        if not self.leapt and np.isfinite(measured.position).all():
+            self.believed = measured
+
+    def _leaps(self, measured: JointState) -> bool:
+        if self.believed is None:
+            return False
+        passed = np.clip(measured.stamp - self.believed.stamp, 0.0, self.limits.patience)
+        moved = np.abs(measured.position - self.believed.position)
+        return bool((moved > self.limits.drift + LEAP * self.limits.dq_max * passed).any())
 
     def hold(self, now: float, why: str, kind: str = "hold") -> None:
         """The deciding loop lives, and wants the robot to stand: it does not sense what it would act on."""
@@ -181,11 +199,14 @@ class Supervisor:
         self.stopped, self.proposal = reason, None
 
     def release(self, now: float) -> None:
-        """The explicit end of an emergency stop; what was proposed before is forgotten."""
-        if self.stopped:
-            self._note(now, "released", self.stopped)
+        """The explicit end of an emergency stop, or of not believing the robot's state, which is stood at then; what was
+        proposed before is forgotten."""
+        if self.stopped or self.leapt:
+            self._note(now, "released", self.stopped or LEAPT)
+        if self.leapt:
+            self.anchor(self.measured)
         self.stopped = self.trouble = self.refused = ""
-        self.proposal = None
+        self.proposal, self.silent = None, False
 
     def anchor(self, state: JointState) -> None:
         """The robot was put elsewhere (a simulation began anew, somebody led it by hand): stand still there. An emergency
@@ -194,6 +215,7 @@ class Supervisor:
         if not np.isfinite(q).all():
             raise ValueError(f"joints at {q}: finite values are needed")
         self.motion, self.opening, self.proposal = Motion(q, np.zeros_like(q), np.zeros_like(q)), float(state.opening), None
+        self.leapt, self.believed = False, None
         self.observe(state, self.force)
 
     # ---- what goes out
@@ -202,20 +224,19 @@ class Supervisor:
         """The command for the period from `now` on."""
         if now < self.now:
             self._note(now, "clock", f"went back by {self.now - now:.3f} s")
-            self.proposal = self.alive = None
-        self.now = now
-        trouble = self.stopped or self.late(now)
-        if self.silent(now):
-            self.proposal = None  # what was planned before a silence is not gone on with
-        if self.drifted(now):
-            self._note(now, "moved", "the robot was moved while it stood")
-            self.anchor(self.measured)
+            self.proposal = self.alive = self.away_since = None
+            self.troubled = now
+        self.now, self.silent = now, self._silent(now)
+        trouble = self.stopped or self.late(now) or (SILENCE if self.silent else "")
+        if self.silent or trouble == PRESSES:
+            self.proposal = None  # what was planned before is not gone on with
         following = None if trouble or self.proposal is None else self.follow(now)
         if following is not None and (trouble := self.unstoppable(following)):
             following = None
         self._remark(now, trouble)
+        self._give_way(now)
         if following is None:
-            self.motion = at(self.change(self.motion, np.zeros_like(self.motion.q)), self.period)
+            self.motion = at(self.towards(self.measured.position) if self.yields else self.stopping(), self.period)
         else:
             self.motion, self.opening = following, self._opening(now)
         events, self.events = tuple(self.events), []
@@ -234,8 +255,6 @@ class Supervisor:
     def late(self, now: float) -> str:
         """Why nothing may be followed now, "" if it may."""
         limits = self.limits
-        if self.silent(now):
-            return SILENCE
         if self.measured is None:
             return ""
         if now - self.measured.stamp > limits.patience:
@@ -244,15 +263,17 @@ class Supervisor:
             return "the robot's state is stamped in the future"
         if not np.isfinite(self.measured.position).all():
             return "the robot's state is not finite"
+        if self.leapt:
+            return LEAPT
         if self.deviation > limits.deviation:
             return "the robot is not where it was commanded to be"
         if np.isfinite(limits.force) and (self.force is None or np.isnan(self.force)):
             return "the contact force is not measured"
-        return "contact force over its limit" if (self.force or 0.0) > limits.force else ""
+        return PRESSES if self.presses else ""
 
-    def silent(self, now: float) -> bool:
+    def _silent(self, now: float) -> bool:
         """Whether there is, or lately was, something to follow, and no sign of life from who wanted it."""
-        waiting = self.proposal is not None or self.trouble == SILENCE
+        waiting = self.proposal is not None or self.silent
         return waiting and (self.alive is None or now - self.alive > self.limits.patience)
 
     @property
@@ -260,13 +281,26 @@ class Supervisor:
         """Of the joints from the command, rad."""
         return float(np.abs(self.measured.position - self.motion.q).max())
 
-    def drifted(self, now: float) -> bool:
-        """Whether somebody has moved the robot, by hand or by another controller, while it was to stand. A state of long ago
-        does not say so, nor does one that is wrong for a moment."""
-        away = (self.stands and self.proposal is None and self.measured is not None
-                and abs(now - self.measured.stamp) <= self.limits.patience and self.deviation > self.limits.drift)
+    def _give_way(self, now: float) -> None:
+        """See whether a command to stand goes where the robot is: somebody, or another controller, has moved it there, or it
+        presses too hard on something. A state of long ago does not say so, nor does one that is wrong for a moment."""
+        away = self._known(now) and self.proposal is None and (self.stands or self.yields) and (
+            self.presses or self.deviation > self.limits.drift * (NEAR if self.yields else 1.0))
         self.away_since = (now if self.away_since is None else self.away_since) if away else None
-        return away and now - self.away_since >= AWAY
+        yields = away and (self.presses or now - self.away_since >= AWAY)
+        if yields and not (self.yields or self.presses):
+            self._note(now, "moved", "the robot was moved while it stood")
+        self.yields = yields
+
+    def _known(self, now: float) -> bool:
+        """Whether it is known where the robot is."""
+        state = self.measured
+        return (state is not None and not self.leapt and abs(now - state.stamp) <= self.limits.patience
+                and bool(np.isfinite(state.position).all()))
+
+    @property
+    def presses(self) -> bool:
+        return (self.force or 0.0) > self.limits.force
 
     @property
     def stands(self) -> bool:
@@ -275,7 +309,7 @@ class Supervisor:
 
     def stop_end(self) -> tuple[float, np.ndarray]:
         """Where the fastest stop from the present command ends: s from now, joints (J,)."""
-        way = self.change(self.motion, np.zeros_like(self.motion.q))
+        way = self.stopping()
         return way.duration, at(way, way.duration).q
 
     def follow(self, now: float) -> Motion:
@@ -316,14 +350,32 @@ class Supervisor:
     def tool(self) -> np.ndarray:
         return fk(self.arm, self.motion.q)[:3, 3]
 
+    def stopping(self) -> ruckig.Trajectory:
+        """The fastest stop."""
+        return self.change(self.motion, np.zeros_like(self.motion.q))
+
     def change(self, motion: Motion, speed: np.ndarray) -> ruckig.Trajectory:
         """The fastest way to a speed (J,), each joint for itself; to 0 it is the fastest stop."""
+        asked = self._from(motion)
+        asked.control_interface, asked.target_velocity = ruckig.ControlInterface.Velocity, speed
+        return self._planned(asked)
+
+    def towards(self, q: np.ndarray) -> ruckig.Trajectory:
+        """The fastest way to a stand at (J,), or at the end of a joint's range on the way there."""
+        asked = self._from(self.motion)
+        asked.target_position = np.clip(q, self.limits.q_min, self.limits.q_max)
+        return self._planned(asked)
+
+    def _from(self, motion: Motion) -> ruckig.InputParameter:
         asked, limits = ruckig.InputParameter(len(motion.q)), self.limits
-        asked.control_interface, asked.synchronization = ruckig.ControlInterface.Velocity, ruckig.Synchronization.No
+        asked.synchronization = ruckig.Synchronization.No
         asked.current_position, asked.current_velocity, asked.current_acceleration = motion
         asked.max_velocity, asked.max_acceleration, asked.max_jerk = limits.dq_max, limits.ddq_max, limits.dddq_max
-        asked.target_velocity, asked.target_acceleration = speed, np.zeros_like(speed)
-        way = ruckig.Trajectory(len(motion.q))
+        asked.target_velocity = asked.target_acceleration = np.zeros_like(motion.q)
+        return asked
+
+    def _planned(self, asked: ruckig.InputParameter) -> ruckig.Trajectory:
+        way = ruckig.Trajectory(len(asked.max_velocity))
         self.planner.calculate(asked, way)
         return way
 

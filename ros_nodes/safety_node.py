@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Sequence
 from math import hypot
 from pathlib import Path
+from typing import TextIO
 
 import mujoco
 
 from envs.arm import ARMS
 from envs.collision import Body
-from policies.safety import Command, Limits, Supervisor
+from envs.tabletop.env import TabletopEnv
+from policies.safety import Command, Event, Limits, Supervisor
 from ros_nodes import convert
 from ros_nodes.arguments import ArgumentError, Parameter, known, run
 from ros_nodes.controllers import CONTROLLERS
@@ -29,8 +32,9 @@ class SafetyNode:
     more. Joint states may come in parts, of the gripper on gripper_states. safety_state (std_msgs/String, latched) says why the
     robot does not do what was asked, "" while it does.
 
-    emergency_stop (std_msgs/Bool, true) stops at once and latches; ~/release (std_srvs/Trigger, or std_msgs/Empty on the
-    topic of that name) ends it. robot_reset (std_msgs/Empty): a simulated robot was put elsewhere, and is taken as it is
+    emergency_stop (std_msgs/Bool, true) or the service ~/stop (std_srvs/Trigger) stops at once and latches; ~/release
+    (std_srvs/Trigger, or std_msgs/Empty on the topic of that name) ends it. Every intervention is told on /diagnostics as it
+    comes. robot_reset (std_msgs/Empty): a simulated robot was put elsewhere, and is taken as it is
     found; not heard where a controller drives the arm. With `force` the force at the tool is expected on wrench.
     """
 
@@ -39,7 +43,8 @@ class SafetyNode:
         "margin": Parameter(0.0, "rad off the ends of the joints", 0.0, 0.5),
         "share": Parameter(1.0, "of the arm's speeds and accelerations", 0.01, 1.0),
         "workspace": Parameter([], "least x, y, z, then most, of the tool, m; without, anywhere"),
-        "model": Parameter("", "MJCF file of the robot, against touching itself; without, unchecked"),
+        "model": Parameter("", "MJCF file of the robot, its joints of the same names, against touching itself; or tabletop, "
+                           "the simulated one; without, unchecked"),
         "fixed": Parameter([], "geoms of the model that stand around the robot"),
         "patience": Parameter(0.15, "s without a sign of life", 0.02, 5.0),
         "oldest": Parameter(1.0, "s that a trajectory may be old", 0.05, 10.0),
@@ -62,18 +67,18 @@ class SafetyNode:
         self.limits = Limits.of(self.arm, asked.margin, asked.share, patience=asked.patience, oldest=asked.oldest,
                                 workspace=(tuple(box[:3]), tuple(box[3:])) if box else None,
                                 force=asked.force or float("inf"))
-        self.room = None
-        if asked.model:
-            model = mujoco.MjModel.from_xml_path(asked.model)
-            self.room = Body(model, self.names.names[:-1], self.arm.home, asked.fixed).closest
+        self.room = room(asked.model, self.names.names[:-1], asked.arm, asked.fixed) if asked.model else None
         self.tick, self.lockstep = asked.tick, asked.lockstep
         self.ticks = round(asked.period / self.tick) if self.lockstep else 1
-        self.log = Path(asked.log).open("a") if asked.log else None
+        log = Path(asked.log).expanduser() if asked.log else None
+        before = ended_stopped(log) if log else ""
+        self.log = opened(log) if log else None
         self.supervisor: Supervisor | None = None
         self.waiting = "no joint state has come yet"  # why there is no supervisor
+        self.passed_over = False  # whether the last joint state was
         self.answered, self.sent, self.moved = -1.0, None, False
-        # the emergency stop, before there was a supervisor to latch it
-        self.pressed = asked.begin_stopped or bool(asked.log and ended_stopped(Path(asked.log)))
+        # why it is stopped, before there was a supervisor to latch it
+        self.pressed = before or ("it begins stopped" if asked.begin_stopped else "")
         self.gathered, self.force, self.ending = convert.Gathered(self.names), None, False  # force: (s, N)
         self.last_words = LAST_WORDS
         self.commands = node.publisher(convert.TRAJECTORY, "joint_commands", "reliable")
@@ -91,6 +96,7 @@ class SafetyNode:
             node.subscribe(WRENCH, "wrench", self.felt, "sensor")
         node.subscribe("std_msgs/msg/Empty", "~/release", lambda _: self.release(), "reliable")
         node.service("std_srvs/srv/Trigger", "~/release", self.release_asked)
+        node.service("std_srvs/srv/Trigger", "~/stop", self.stop_asked)
         if not self.lockstep:
             node.timer(self.tick, lambda: self.advance(node.now()))
         node.timer(1.0, self.report)
@@ -109,10 +115,11 @@ class SafetyNode:
                 self.supervisor.anchor(measured)
                 self.moved = False
             self.supervisor.observe(measured, self.force_at(measured.stamp))
+            self.passed_over = False
         except ValueError as error:
-            if str(error) != self.waiting or self.supervisor is not None:
-                self.node.log(f"joint state passed over: {error}")
-            self.waiting = str(error)
+            if not self.passed_over:
+                self.node.log(f"joint states are passed over: {error}")
+            self.passed_over, self.waiting = True, str(error)
 
     def felt(self, wrench) -> None:
         """A force that is not a number is not measured."""
@@ -151,16 +158,31 @@ class SafetyNode:
         self.moved, self.answered = True, -1.0
 
     def emergency(self, pressed) -> None:
-        self.pressed = self.pressed or pressed.data
+        if pressed.data:
+            self.press("emergency stop")
+
+    def press(self, why: str) -> None:
+        """Stop; one that nothing moves under yet is remembered, in the log, too."""
+        if self.supervisor is None and not self.pressed:
+            self.note(Event(self.node.now(), "stop", why))
+        self.pressed = self.pressed or why
         self.emergency_stop()
+        self.tell()
 
     def emergency_stop(self) -> None:
         if self.pressed and self.supervisor is not None:
-            self.supervisor.stop(self.node.now(), "emergency stop")
+            self.supervisor.stop(self.node.now(), self.pressed)
+
+    def stop_asked(self, request, response):
+        self.press("emergency stop")
+        response.success, response.message = True, self.trouble
+        return response
 
     def release(self) -> None:
         """Not of the stop with which the supervisor ends."""
-        self.pressed = False
+        if self.supervisor is None and self.pressed:
+            self.note(Event(self.node.now(), "released", self.pressed))
+        self.pressed = ""
         if self.supervisor is not None and not self.ending:
             self.supervisor.release(self.node.now())
 
@@ -175,6 +197,7 @@ class SafetyNode:
     def advance(self, now: float) -> None:
         """Command the coming tick, or in lock-step the coming control period."""
         if self.supervisor is None:
+            self.tell()
             return
         if self.ending and not self.supervisor.stopped:
             self.supervisor.stop(now, ENDING)
@@ -182,7 +205,8 @@ class SafetyNode:
             if self.lockstep:
                 self.supervisor.beat(now + k * self.tick)  # time stands still until the agent has answered
             command = self.supervisor.step(now + k * self.tick)
-            self.note(command)
+            for event in command.events:
+                self.note(event)
         self.sent = self.as_message(command, now)
         self.commands(self.sent)
         self.tell()
@@ -208,10 +232,11 @@ class SafetyNode:
         out.points = [point]
         return out
 
-    def note(self, command: Command) -> None:
-        for event in command.events:
-            self.node.log(f"{event.kind}: {event.detail}")
-            self.write(json.dumps(event._asdict()))
+    def note(self, event: Event) -> None:
+        text = f"{event.kind}: {event.detail}"
+        self.node.log(text)
+        self.write(json.dumps(event._asdict()))
+        self.diagnose("intervention", convert.WARN, text)
 
     def write(self, line: str) -> None:
         """Add a line to the log; a disk that is full does not end the supervisor."""
@@ -228,7 +253,7 @@ class SafetyNode:
         """Why the robot does not do what was asked; "" while it does."""
         supervisor = self.supervisor
         if supervisor is None:
-            return self.waiting
+            return f"stopped: {self.pressed}" if self.pressed else self.waiting
         return f"stopped: {supervisor.stopped}" if supervisor.stopped else supervisor.trouble or supervisor.held
 
     def tell(self) -> None:
@@ -237,22 +262,49 @@ class SafetyNode:
             self.state(message("std_msgs/msg/String")(self.told))
 
     def report(self) -> None:
-        stopped = self.supervisor is not None and bool(self.supervisor.stopped)
-        level = convert.ERROR if stopped else convert.WARN if self.trouble else convert.OK
-        name = f"{self.node.name}: supervisor"
-        self.diagnostics(convert.to_diagnostics(name, level, self.trouble or "following", self.node.now()))
+        level = convert.ERROR if self.trouble.startswith("stopped") else convert.WARN if self.trouble else convert.OK
+        self.diagnose("supervisor", level, self.trouble or "following")
+
+    def diagnose(self, about: str, level: bytes, text: str) -> None:
+        self.diagnostics(convert.to_diagnostics(f"{self.node.name}: {about}", level, text, self.node.now()))
 
 
-def ended_stopped(log: Path) -> bool:
-    """Whether the last supervisor that wrote this log of events died, or ended, with an emergency stop not released."""
-    stopped = False
+def room(model: str, joints: Sequence[str], arm: str, fixed: Sequence[str]) -> Callable:
+    """How near the robot of a MuJoCo model is to touching itself or what is fixed, as Supervisor takes it. Raises
+    ArgumentError."""
+    try:
+        if model == "tabletop":
+            world = TabletopEnv("reach", arm=arm, lazy_images=True)
+            world.reset(seed=0)
+            return world.body().closest
+        return Body(mujoco.MjModel.from_xml_path(model), joints, ARMS[arm].home, fixed).closest
+    except ValueError as error:
+        raise ArgumentError(f"parameter model: {error}") from None
+
+
+def opened(log: Path) -> TextIO:
+    """To be added to. Raises ArgumentError."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("a")
+    except OSError as error:
+        raise ArgumentError(f"parameter log: {error}") from None
+
+
+def ended_stopped(log: Path) -> str:
+    """The emergency stop, not released, with which the last supervisor that wrote this log of events died, or ended; "" for
+    none."""
+    stopped = ""
     for line in log.read_text(errors="replace").splitlines() if log.is_file() else ():
         try:
             event = json.loads(line)
             kind, detail = event["kind"], event["detail"]
         except (ValueError, TypeError, KeyError):  # the line at which it was killed
             continue
-        stopped = (stopped or detail != ENDING) if kind == "stop" else stopped and kind != "released"
+        if kind == "stop" and detail != ENDING:
+            stopped = detail
+        elif kind == "released":
+            stopped = ""
     return stopped
 
 

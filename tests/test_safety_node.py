@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.interpolate import CubicHermiteSpline
 
-from envs.arm import PANDA, JointState, JointTrajectory
+from envs.arm import PANDA, JointState, JointTrajectory, fk, ik, tool_pose
 from ros_nodes import convert
 from ros_nodes.arguments import ArgumentError
 from ros_nodes.controllers import FOLLOW, GOAL_PERIOD, GRIP
@@ -17,6 +17,7 @@ from tests.by_hand import HandNode
 
 BOOL, EMPTY = "std_msgs/msg/Bool", "std_msgs/msg/Empty"
 HOME = np.array(PANDA.home)
+AROUND = HOME + [1.5, 0, 0, 0, 0, 0, 0]
 
 
 class Arm:
@@ -30,7 +31,7 @@ class Arm:
     def commands(self):
         return self.node.sent["joint_commands"]
 
-    def go(self, seconds: float, force: float | None = None, opening: float = 0.08) -> np.ndarray:
+    def go(self, seconds: float, force: float | None = None, opening: float = 0.08, goal=AROUND) -> np.ndarray:
         """Speeds of joint 1 that were commanded."""
         first = len(self.commands)
         for _ in range(round(seconds / 0.01)):
@@ -41,8 +42,7 @@ class Arm:
                 wrench = convert.header(message("geometry_msgs/msg/WrenchStamped")(), now)
                 wrench.wrench.force.z = force
                 self.node.heard["wrench"](wrench)
-            wish = JointTrajectory(JointState(now, q, opening), now + np.array([2.0]), (HOME + [1.5, 0, 0, 0, 0, 0, 0])[None],
-                                   np.array([opening]))
+            wish = JointTrajectory(JointState(now, q, opening), now + np.array([2.0]), goal[None], np.array([opening]))
             self.node.heard["agent/trajectory"](convert.to_trajectory(wish, TABLETOP))
             self.node.run(0.01, step=0.01)
         return np.array([c.points[0].velocities[0] for c in self.commands[first:]])
@@ -117,12 +117,50 @@ def test_it_says_once_why_the_robot_does_not_do_what_was_asked():
     assert [state.data for state in states] == ["", "stopped: emergency stop", ""]
 
 
+def test_a_service_stops_it_and_each_intervention_is_told_as_it_comes():
+    arm = Arm()
+    assert arm.go(0.3)[-1] > 0.1
+    told = arm.node.sent["/diagnostics"]
+    before = len(told)
+    assert arm.node.services["~/stop"]().success
+    assert arm.go(0.5)[-1] == 0.0 and arm.safety.trouble == "stopped: emergency stop"
+    interventions = [s.message for d in told[before:] for s in d.status if "intervention" in s.name]
+    assert interventions == ["stop: emergency stop", "refused: stopped: emergency stop"]
+    assert arm.node.services["~/release"]().success
+    assert arm.go(0.3)[-1] > 0.1
+
+
+def test_a_stop_before_anything_is_known_of_the_robot_is_told_kept_and_released(tmp_path):
+    log = str(tmp_path / "made" / "safety.jsonl")
+    first = Arm(log=log)
+    first.node.heard["emergency_stop"](message(BOOL)(True))
+    assert first.node.sent["safety_state"][-1].data == "stopped: emergency stop"
+    again = Arm(log=log)  # the first was killed
+    assert again.safety.trouble == "stopped: emergency stop" and not again.go(0.3).any()
+    second = Arm(log=log)
+    second.node.heard["~/release"](message(EMPTY)())
+    assert Arm(log=log).go(0.5)[-1] > 0.3
+
+
+def test_the_simulated_robot_keeps_off_its_table_and_in_its_workspace():
+    """Told to go down for ever, once with the table in the way and once with a workspace that ends above it."""
+    for given, why in (({"model": "tabletop"}, "would touch"), ({"workspace": [0.2, -0.4, 0.1, 0.8, 0.4, 0.6]}, "workspace")):
+        arm = Arm(**given)
+        down = ik(PANDA, tool_pose(0.5, 0.0, -0.1, 0.0), PANDA.home)
+        arm.go(3.0, goal=down)
+        heights = [fk(PANDA, np.array(c.points[0].positions[:7]))[2, 3] for c in arm.commands]
+        assert min(heights) > (0.0 if "model" in given else 0.1 - 1e-6) and why in arm.safety.trouble
+        assert min(heights) < 0.15
+
+
 @pytest.mark.parametrize("given, why", [
     ({"workspace": [0.0, 0.0, 0.0, 1.0, 1.0]}, "workspace: least x"),
     ({"workspace": [0.0, 0.0, 0.5, 1.0, 1.0, 0.1]}, "workspace: least x"),
     ({"controller": "velocity"}, "none, positions, trajectory"),
     ({"controller": "action", "lockstep": True}, "without lockstep"),
     ({"joints": ["a", "b"]}, "7 and a gripper are needed, got a, b"),
+    ({"model": "no/such.xml"}, "model: .*no/such.xml"),
+    ({"log": "/dev/null/safety.jsonl"}, "log: "),
 ])
 def test_parameters_that_cannot_be_are_named(given, why):
     with pytest.raises(ArgumentError, match=why):
