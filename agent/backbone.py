@@ -36,6 +36,10 @@ class Thought(NamedTuple):
         keys, values = ([pick(x) for x in part] for part in (self.keys, self.values))
         return Thought(pick(self.hidden[:, None])[:, 0], keys, values)
 
+    def last(self, count: int) -> "Thought":
+        """The last tokens, `count` of them or as many as there are."""
+        return Thought(self.hidden[:, -count:], *([x[:, :, -count:] for x in part] for part in (self.keys, self.values)))
+
 
 def pocket(vocabulary: int, width: int = 160, depth: int = 4, heads: int = 4, feed: int = 416) -> PreTrainedModel:
     """A small Qwen3 (grouped queries, RMS norm, SwiGLU, rotary positions, normed queries and keys), tied embeddings."""
@@ -105,6 +109,12 @@ class Backbone(nn.Module):
         (B, tokens), so that others can attend to its keys; None where it has no rotary positions."""
         rotary = getattr(self.core, "rotary_emb", None)
         return None if rotary is None else rotary(self.table, positions)
+
+    @property
+    def longest(self) -> float:
+        """Positions that it has learned; infinite where they are turned, not learned."""
+        learned = not hasattr(self.core, "rotary_emb")
+        return getattr(self.core.config, "max_position_embeddings", float("inf")) if learned else float("inf")
 
     def forward(self, embeddings: Tensor, visible: Tensor, positions: Tensor, past: Thought | None = None) -> Thought:
         """embeddings (B, T, width), positions (B, T), visible (B, T, P + T) bool: row sees column, where P tokens were

@@ -46,7 +46,20 @@ class Mind(NamedTuple):
     goal: Goal  # of the instruction (first) and the queries
     words: Goal  # of each token of the instruction
     grids: dict[str, Tensor]  # camera -> (B K, P, P, width)
-    sound: Tensor  # (B, K, D): the newest memory token that had been heard, zero before the first
+    sound: Recalled
+
+
+class Recalled(NamedTuple):
+    """The sound that decisions remember, as the backbone thought of it."""
+
+    thought: Thought | None  # (R, W); None of no sound
+    newest: Tensor  # (B, K, D): the last memory token that had been heard, zero before the first
+    heard: Tensor  # (B, K) int64: memory tokens that had been heard, also those forgotten
+
+    @property
+    def length(self) -> int:
+        """W."""
+        return 0 if self.thought is None else self.thought.keys[0].shape[2]
 
 
 class Decision(NamedTuple):
@@ -124,16 +137,14 @@ class EmbodiedModel(nn.Module):
     # -- stages 1 and 2: encode and project ---------------------------------------------------------------------
 
     def listen(self, wave: Tensor, states: Tensor | None = None) -> Tensor:
-        """Waveform (B, CONTEXT + N TOKEN, C) -> memory tokens (B, N, D); what the robot caches. states (B, N, S): at the end
-        of each token."""
+        """Waveform (B, CONTEXT + N TOKEN, C) -> memory tokens (B, N, D). states (B, N, S): at the end of each token."""
         tokens = self.audio_in(self.audio(wave)) + self.kinds["audio"]
         if self.stamp_in is None or states is None:
             return tokens
         return tokens + self.stamp_in(self.normalize_state(states))
 
-    def remember(self, batch: Batch) -> Tensor:
-        if batch.memory is not None:
-            return batch.memory
+    def memories(self, batch: Batch) -> Tensor:
+        """Memory tokens (B, N, D) of a batch's sound, N = 0 where it has none."""
         if self.audio is None or batch.audio is None:
             return self.backbone.table.new_zeros(len(batch.text), 0, self.backbone.width)
         states = batch.audio_states
@@ -159,37 +170,54 @@ class EmbodiedModel(nn.Module):
 
     # -- stage 3: the backbone ----------------------------------------------------------------------------------
 
-    def think(self, batch: Batch) -> Mind:
+    def think(self, batch: Batch, recalled: Recalled | None = None) -> Mind:
+        """recalled: the sound of B = K = 1, heard before; without, that of the batch."""
         text, text_seen = nn.functional.embedding(batch.text, self.backbone.table), batch.text > 0
-        memory = self.remember(batch)
         own, present, grids = self.look(batch)
         body, body_seen = torch.cat(own, 2), torch.cat(present, 2)
         shape = body.shape[:2]
         asks, asks_seen = self.asks(text, text_seen, batch)
-        heard = batch.heard if batch.heard is not None else batch.known.new_zeros(shape, dtype=torch.int64)
-        layout = Layout(min(memory.shape[1], self.memory), body.shape[2], tuple(ask.shape[2] for ask in asks))
-        visible = layout.visible(heard, body_seen, asks_seen, batch.absent.get("audio"))
-        positions = layout.positions(heard, asks_seen)
-        past = self.recall(memory).parts(layout.remembered(heard)) if layout.memory else None
-        thought = self.backbone(torch.cat([body, *asks], 2).flatten(0, 1), visible, positions, past)
+        recalled = self.recall(batch) if recalled is None else recalled
+        layout = Layout(recalled.length, body.shape[2], tuple(ask.shape[2] for ask in asks))
+        visible = layout.visible(recalled.heard, body_seen, asks_seen, batch.absent.get("audio"))
+        positions = layout.positions(recalled.heard, asks_seen)
+        thought = self.backbone(torch.cat([body, *asks], 2).flatten(0, 1), visible, positions, recalled.thought)
         hidden = thought.hidden.unflatten(0, shape)
         acts, words = hidden[:, :, layout.act_indices()], hidden[:, :, layout.words()]
-        sound = newest(memory, heard)
-        senses = (self.felt(batch), _hide(sound, batch.absent.get("audio")),
+        senses = (self.felt(batch), _hide(recalled.newest, batch.absent.get("audio")),
                   {name: grid.unflatten(0, shape) for name, grid in grids.items()}, self.tool(batch), batch.absent)
         named = self.pointer(words, *senses)
         first, guess = self.deliberation(acts[:, :, 0], words, named, asks_seen[0][..., :-1], self.tool(batch))
         acts, act = torch.cat([first, acts[:, :, 1:]], 2), layout.act_indices()[:1]
         goal = self.pointer(acts, *senses, guess)
-        return Mind(thought, visible[:, act], positions[:, act], acts[:, :, 0], goal, named, grids, sound)
+        return Mind(thought, visible[:, act], positions[:, act], acts[:, :, 0], goal, named, grids, recalled)
 
-    def recall(self, memory: Tensor) -> Thought:
-        """What the backbone makes of the sound (B, N, D) alone, of which each token sees the last `self.memory` up to
-        itself."""
-        index = torch.arange(memory.shape[1], device=memory.device)
-        age = index[:, None] - index
+    def recall(self, batch: Batch) -> Recalled:
+        """All the sound of a batch, heard at once."""
+        memory = self.memories(batch)
+        heard = batch.heard if batch.heard is not None else batch.known.new_zeros(batch.known.shape, dtype=torch.int64)
+        size = min(memory.shape[1], self.memory)
+        thought = self.ponder(memory).parts(remembered(heard, size)) if size else None
+        return Recalled(thought, newest(memory, heard), heard)
+
+    def hear(self, wave: Tensor, states: Tensor, before: Recalled | None = None) -> Recalled:
+        """The sound of B = K = 1 that comes behind what was heard before, see `listen`: a decision on it is the one on all of
+        it at once. A backbone without positions for it begins anew."""
+        memory = self.listen(wave, states)
+        if before is not None and int(before.heard) + memory.shape[1] > self.backbone.longest / 2:
+            before = None
+        count, past = (0, None) if before is None else (int(before.heard), before.thought)
+        thought = self.ponder(memory, past, count).last(self.memory)
+        return Recalled(thought, memory[:, -1:], torch.tensor([[count + memory.shape[1]]], device=memory.device))
+
+    def ponder(self, memory: Tensor, past: Thought | None = None, count: int = 0) -> Thought:
+        """What the backbone makes of memory tokens (B, N, D) alone, of which each sees the last `self.memory` up to itself.
+        past: what it made of the last of the `count` before."""
+        new = torch.arange(count, count + memory.shape[1], device=memory.device)
+        seen = torch.arange(count - (past.keys[0].shape[2] if past else 0), count + memory.shape[1], device=memory.device)
+        age = new[:, None] - seen
         visible = ((age >= 0) & (age < self.memory)).expand(len(memory), -1, -1)
-        return self.backbone(memory, visible, index.expand(len(memory), -1))
+        return self.backbone(memory, visible, new.expand(len(memory), -1), past)
 
     def felt(self, batch: Batch) -> Tensor:
         """The normalised state (B, K, S); zero where it is absent."""
@@ -248,7 +276,7 @@ class EmbodiedModel(nn.Module):
             losses["goal"] = point_loss(goal, batch.goal, batch.goal_weight)
             losses["pixel"] = pixel_loss(goal, batch.goal_pixels, batch.goal_weight, batch.absent)
         if batch.source is not None and batch.heard is not None and self.source_head:
-            losses["source"] = self.source_head(mind.sound, batch.source, batch.heard > 0)
+            losses["source"] = self.source_head(mind.sound.newest, batch.source, batch.heard > 0)
         if batch.objects is not None and self.object_heads:
             rows = batch.objects.flatten(0, 1)
             each = [head(mind.grids[name], rows, name) for name, head in self.object_heads.items()]
@@ -264,8 +292,8 @@ class EmbodiedModel(nn.Module):
                                       blank=BLANK, zero_infinity=True)
 
     @torch.no_grad()
-    def act(self, batch: Batch, generator: torch.Generator | None = None) -> Decision:
-        mind = self.think(batch)
+    def act(self, batch: Batch, generator: torch.Generator | None = None, recalled: Recalled | None = None) -> Decision:
+        mind = self.think(batch, recalled)
         actions = self.generator.sample(self.prefix(mind), generator)
         actions = self.normalize_action.inverse(actions[:, 0].unflatten(0, batch.known.shape))
         low, high = (actions.new_tensor(bound) for bound in (self.spec.action.low, self.spec.action.high))
@@ -302,16 +330,11 @@ class Layout(NamedTuple):
     def total(self) -> int:
         return self.body + sum(self.asks)
 
-    def remembered(self, heard: Tensor) -> Tensor:
-        """(B, K, W): which sound tokens a decision remembers: the last that it has heard (B, K); before there are so
-        many, also some that it has not, which it does not see."""
-        return (heard - self.memory).clamp(min=0)[..., None] + torch.arange(self.memory, device=heard.device)
-
     def visible(self, heard: Tensor, body_seen: Tensor, asks_seen: list[Tensor], deaf: Tensor | None = None) -> Tensor:
         """(R, T, W + T) bool: row sees column. heard (B, K), body_seen (B, K, M), asks_seen (B, K, L + 1) each, deaf (B,).
 
         The body sees itself and what it has heard of what it remembers; an ask sees these and itself."""
-        sound = self.remembered(heard) < heard[..., None]
+        sound = remembered(heard, self.memory) < heard[..., None]
         if deaf is not None:
             sound = sound & ~deaf[:, None, None]
         own = torch.eye(self.total, dtype=torch.bool, device=heard.device).repeat(*heard.shape, 1, 1)
@@ -342,6 +365,12 @@ def _mean(tokens: Tensor, seen: Tensor) -> Tensor:
     """Mean over the tokens (B, K, L, D) that are seen (B, K, L); zero where none is."""
     weight = seen.to(tokens.dtype)[..., None]
     return (tokens * weight).sum(2) / weight.sum(2).clamp(min=1.0)
+
+
+def remembered(heard: Tensor, size: int) -> Tensor:
+    """(B, K, size): which sound tokens a decision remembers: the last that it has heard (B, K); before there are so many, also
+    some that it has not, which it does not see."""
+    return (heard - size).clamp(min=0)[..., None] + torch.arange(size, device=heard.device)
 
 
 def newest(memory: Tensor, heard: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Legend: n samples, C channels, D width, N memory tokens, S state values.
 from __future__ import annotations
 
 from collections import deque
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 import torch
@@ -24,17 +24,15 @@ MOVED = 0.05  # rad, the furthest of the joints
 
 
 class SoundMemory:
-    """Feeds a stream of samples to a causal encoder, each sample once, and keeps the last `size` tokens.
+    """Feeds a stream of samples to who remembers them, in whole memory tokens, each sample once.
 
-    encode: waveform (1, CONTEXT + N TOKEN, C), states (1, N, S) at the end of each token -> (1, N, D). The tokens equal those
-    of the whole recording.
+    hear: waveform (1, CONTEXT + N TOKEN, C), states (1, N, S) at the end of each token, what it gave before (None at first) ->
+    what is remembered now, `recalled`.
     """
 
-    def __init__(self, encode: Callable[[Tensor, Tensor], Tensor], channels: int, size: int):
-        self.encode, self.state = encode, None
+    def __init__(self, hear: Callable[[Tensor, Tensor, Any], Any], channels: int):
+        self.hear, self.state, self.recalled = hear, None, None
         self.pending = np.zeros((CausalAudioEncoder.CONTEXT, channels), np.float32)
-        self.tokens: deque[Tensor] = deque(maxlen=size)
-        self.count = 0  # tokens since the beginning, also those forgotten
 
     def push(self, samples: np.ndarray, state: np.ndarray) -> None:
         """samples (n, C), directly behind those of the last call, and the state (S,) at their end."""
@@ -48,13 +46,8 @@ class SoundMemory:
         wave = torch.from_numpy(self.pending[: CausalAudioEncoder.CONTEXT + used])[None]
         ends = (np.arange(1, new + 1) * CausalAudioEncoder.TOKEN - known) / len(samples)  # 0..1 of these samples
         states = before + ends[:, None] * (state - before)
-        self.tokens.extend(self.encode(wave, torch.from_numpy(states.astype(np.float32))[None])[0])
+        self.recalled = self.hear(wave, torch.from_numpy(states.astype(np.float32))[None], self.recalled)
         self.pending = self.pending[used:]
-        self.count += new
-
-    def recall(self) -> Tensor | None:
-        """(1, N, D), oldest first; None before the first token."""
-        return torch.stack(list(self.tokens))[None] if self.tokens else None
 
 
 class Stale(Exception):

@@ -53,7 +53,6 @@ class Batch:
     senses: dict[str, Tensor] = field(default_factory=dict)  # (B, K, n)
     audio: Tensor | None = None  # (B, CONTEXT + N TOKEN, C)
     audio_states: Tensor | None = None  # (B, N, S): at the end of each memory token of `audio`
-    memory: Tensor | None = None  # (B, N, width): `audio` already encoded
     heard: Tensor | None = None  # (B, K) int64: memory tokens that had been heard by then
     utterance: Tensor | None = None  # (B, n)
     utterance_length: Tensor | None = None  # (B,) samples; 0 where there was none

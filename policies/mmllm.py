@@ -11,7 +11,7 @@ import torch
 
 from agent import checkpoint
 from agent.hearing import UtteranceDetector
-from agent.model import EmbodiedModel
+from agent.model import EmbodiedModel, Recalled
 from agent.perception import SoundMemory
 from agent.processor import Processor
 from agent.spec import AUDIO, IMAGES, SENSE, STATE, TASK, TIME, Chunk, Spec, SpecError
@@ -53,15 +53,14 @@ class MMLLMPolicy:
         self.spoken, self.aim = "", None
         self.sound = None
         if self.model.audio is not None:
-            encode = torch.inference_mode()(lambda *heard: self.model.listen(*(x.to(self.device) for x in heard)))
-            self.sound = SoundMemory(encode, len(spec.microphones), self.model.memory)
+            self.sound = SoundMemory(self.remember, len(spec.microphones))
 
     def act(self, obs: Mapping[str, Any]) -> Chunk:
         self.model.spec.check(obs, any_size=True)  # the processor makes them of the model's
         self.hear(obs.get(AUDIO), float(obs[TIME]), obs[STATE])
         batch = self.batch(obs)
         with torch.inference_mode():
-            decision = self.model.act(batch.to(self.device), self.random)
+            decision = self.model.act(batch.to(self.device), self.random, self.sound and self.sound.recalled)
         spots = {name: spot[0, 0].cpu().numpy() for name, spot in decision.spots.items()}
         self.aim = Aim(decision.goal[0, 0].cpu().numpy(), spots)
         return Chunk(decision.actions[0, 0].cpu().numpy(), float(obs[TIME]), self.model.spec.control_hz)
@@ -80,6 +79,10 @@ class MMLLMPolicy:
             words, sure = self.transcribe(utterance.waveform)
             if words and sure >= CONFIDENCE:
                 self.spoken = words
+
+    @torch.inference_mode()
+    def remember(self, wave: torch.Tensor, states: torch.Tensor, before: Recalled | None) -> Recalled:
+        return self.model.hear(wave.to(self.device), states.to(self.device), before)
 
     def spoke(self, start: float, end: float) -> None:
         """The agent itself speaks from start to end (s): what is heard then is no instruction."""
@@ -100,12 +103,7 @@ class MMLLMPolicy:
         sample = {TASK: told, STATE: obs[STATE][None], "known": np.array([bool(told)])}
         keys = [IMAGES + name for name in self.model.spec.cameras] + [SENSE + name for name in self.model.senses]
         sample |= {key: obs[key][None] for key in keys}
-        batch = self.processor([sample])
-        memory = self.sound.recall() if self.sound is not None else None
-        if memory is not None:
-            batch.memory = memory.clone()
-            batch.heard = torch.tensor([[memory.shape[1]]])
-        return batch
+        return self.processor([sample])
 
 
 def require_same(learned: Spec, offered: Spec) -> None:

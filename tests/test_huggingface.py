@@ -9,6 +9,7 @@ import transformers as hf
 
 from agent import checkpoint
 from agent.backbone import Backbone, pretrained
+from agent.encoders.audio import CausalAudioEncoder
 from agent.encoders.speech import WhisperSpeech
 from agent.encoders.vision import HuggingFaceVision
 from agent.pretrained import PretrainedError
@@ -26,7 +27,7 @@ LMS = {
     "qwen2": lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(num_key_value_heads=2, **LANGUAGE)),
     "gemma": lambda: hf.GemmaForCausalLM(hf.GemmaConfig(num_key_value_heads=1, head_dim=8, **LANGUAGE)),
     "opt": lambda: hf.OPTForCausalLM(hf.OPTConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2, ffn_dim=48,
-                                                  num_attention_heads=4, word_embed_proj_dim=32)),
+                                                  num_attention_heads=4, word_embed_proj_dim=32, max_position_embeddings=128)),
 }
 SIGHT = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, image_size=32, patch_size=8)
 VISION = {
@@ -66,6 +67,22 @@ def test_backbone_from_the_hubs_format_trains_and_acts(tmp_path, name, mask):
     assert model.act(batch).actions.shape == (2, 3, 4, 5)
 
 
+@pytest.mark.parametrize("name", LMS)
+def test_backbone_hears_for_longer_than_it_has_positions(tmp_path, name):
+    path = saved_lm(name, tmp_path)
+    lm, tokenizer = {"_target_": "agent.backbone.pretrained", "path": path}, load_tokenizer(path)
+    backbone = {"_target_": "agent.backbone.Backbone", "mask": "causal", "lm": lm}
+    model = checkpoint.new_model(tiny_config(backbone=backbone), tiny_spec(), tokenizer).eval()
+    wave = torch.zeros(1, CausalAudioEncoder.CONTEXT + 20 * CausalAudioEncoder.TOKEN, 2)
+    states, recalled = torch.zeros(1, 20, len(model.spec.state)), None
+    for _ in range(10):
+        recalled = model.hear(wave, states, recalled)
+    assert int(recalled.heard) == (200 if name != "opt" else 20)
+    batch = Processor(model.spec, tokenizer, 32)([tiny_sample(np.random.default_rng(0), 1)])
+    decisions = [model.act(batch, torch.Generator().manual_seed(0), x).actions for x in (recalled, None)]
+    assert torch.isfinite(decisions[0]).all() and not torch.equal(*decisions)
+
+
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
 def test_backbone_sees_as_the_checkpoint_does(tmp_path, name):
     """With a causal mask and text alone the wrapped model's hidden states are those of transformers itself."""
@@ -88,7 +105,7 @@ def test_a_checkpoint_saved_in_half_precision_is_computed_in_float32(tmp_path, d
     hf.CLIPImageProcessor().save_pretrained(tmp_path / "eye")
     model, processor, _ = with_pretrained(tmp_path / "lm", tmp_path / "eye")
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    batch = processor([tiny_sample(np.random.default_rng(0))])
+    batch = processor([tiny_sample(np.random.default_rng(0), 1)])
     sum(model.loss(batch).values()).backward()
     assert torch.isfinite(model.act(batch).actions).all()
 

@@ -12,7 +12,7 @@ from agent import checkpoint
 from agent.encoders.audio import CausalAudioEncoder
 from agent.generators.flow import FlowMatching, Prefix
 from agent.grounding import KINDS, LayoutHead, SourceHead, cells
-from agent.model import Layout
+from agent.model import Layout, remembered
 from agent.normalizer import Normalizer
 from agent.processor import Batch
 from agent.projectors import MLP, Linear, PixelShuffle, Resampler, head_count
@@ -150,6 +150,27 @@ def test_sound_that_is_older_than_the_memory_changes_nothing():
     assert (now - results[1]).abs().max() > 1e-5
 
 
+def test_sound_heard_piece_by_piece_is_thought_as_it_is_in_training():
+    """Also where more has been heard than is remembered: what is forgotten has left its trace in what is remembered."""
+    model, processor, _ = tiny_model()
+    model.eval().memory = 4
+    rng = np.random.default_rng(7)
+    wave = rng.normal(scale=0.1, size=(1, CausalAudioEncoder.CONTEXT + 23 * CausalAudioEncoder.TOKEN, 2)).astype(np.float32)
+    wave[:, : CausalAudioEncoder.CONTEXT] = 0.0
+    states, recalled, at = rng.normal(size=(1, 23, len(model.spec.state))).astype(np.float32), None, 0
+    for n in (3, 1, 9, 2, 8):
+        piece = wave[:, at * CausalAudioEncoder.TOKEN : (at + n) * CausalAudioEncoder.TOKEN + CausalAudioEncoder.CONTEXT]
+        recalled = model.hear(torch.from_numpy(piece), torch.from_numpy(states[:, at : at + n]), recalled)
+        at += n
+        sample = tiny_sample(rng, 1) | {TIME: np.array([at * CausalAudioEncoder.TOKEN / 16000])}
+        sample |= {AUDIO: wave[0, CausalAudioEncoder.CONTEXT :][: at * CausalAudioEncoder.TOKEN], "audio_states": states[0, :at]}
+        batch = processor([sample])
+        at_once, piecewise = model.think(batch), model.think(batch, recalled)
+        assert recalled.length == min(at, 4) and int(recalled.heard) == at
+        for one, other in ((at_once.act, piecewise.act), (at_once.goal.point, piecewise.goal.point)):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 8), st.integers(1, 3), st.integers(1, 4), st.lists(st.integers(1, 3), min_size=1, max_size=3),
        st.data())
@@ -163,7 +184,7 @@ def test_layout(memory, decisions, body, asks, data):
     tags = ["body"] * body + [(a, i) for a, n in enumerate(asks) for i in range(n)]
     assert out.shape == (decisions, len(tags), memory + len(tags))
     for d in range(decisions):
-        count, sound = int(heard[0, d]), layout.remembered(heard)[0, d].tolist()
+        count, sound = int(heard[0, d]), remembered(heard, memory)[0, d].tolist()
         assert [n for n in sound if n < count] == list(range(max(0, count - memory), count))
         for q, row in enumerate(tags):
             assert out[d, q, :memory].tolist() == [n < count for n in sound]
