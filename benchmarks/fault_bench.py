@@ -27,6 +27,7 @@ ROBOT = {"camera/front/image_raw": convert.IMAGE, "camera/wrist/image_raw": conv
 MOVING = 0.15  # rad/s of the fastest joint: in motion
 STANDING = 0.02  # rad/s measured
 LASTS = 1.5  # s of a fault
+RESUMING = 3.0  # s behind it in which a robot goes on by itself, where it does
 STARTING = 60.0  # s that processes may take to start, and a robot to move
 SAME = 1e-6  # rad, rad/s: commands that are alike
 PERIOD = 0.01  # s between two commands
@@ -49,12 +50,15 @@ class Fault:
 @dataclass
 class Trial:
     """Times in s from the fault; None where it did not happen. noticeable: from when on it could be noticed. worst: the
-    largest share of a limit that was used."""
+    largest share of a limit that a command used. fastest: the largest share of a limit of speed that was measured. resumed:
+    it went on by itself. recovered: it moved again, at the latest in a new episode."""
 
     noticeable: float
     braking: float | None = None
     standing: float | None = None
     worst: float = 0.0
+    fastest: float = 0.0
+    resumed: bool = False
     recovered: bool = False
 
 
@@ -175,7 +179,7 @@ class Bench:
         out = judged(self.record, begin, (self.noticed or begin + fault.after) - begin)
         fault.mended(self)
         self.through.clear()
-        self.wait(0.5)
+        out.resumed = self.wait(RESUMING, lambda: self.speed > MOVING)
         out.recovered = self.begun()
         return out
 
@@ -196,7 +200,7 @@ def judged(record: Record, begin: float, noticeable: float) -> Trial:
     first = first_of_stop(q, dq, ddq)
     if first is not None:
         out.braking = float(max(0.0, times[first] - begin))
-    out.standing = stands(record, begin)
+    out.standing, out.fastest = stands(record, begin), fastest(record)
     return out
 
 
@@ -244,6 +248,12 @@ def stands(record: Record, begin: float) -> float | None:
     if not fast:
         return 0.0
     return rows[fast[-1] + 1][0] - begin if fast[-1] + 1 < len(speeds) else None
+
+
+def fastest(record: Record) -> float:
+    """The largest share of a limit of speed that the measured joints used, from one state to the next."""
+    return max((float((np.abs(b[2] - a[2]) / (b[1] - a[1]) / PANDA.dq_max).max())
+                for a, b in zip(record.joints, record.joints[1:]) if b[1] > a[1]), default=0.0)
 
 
 # ---- networks

@@ -66,6 +66,12 @@ def not_a_number(bench: Bench) -> None:
     bench.through["agent/trajectory"] = change
 
 
+def zeroed(state) -> list:
+    """As of a driver that began anew, or an encoder that failed."""
+    state.position = array("d", bytes(8 * len(state.position)))
+    return [state]
+
+
 def far_away(trajectory) -> list:
     for point in trajectory.points[1:]:
         point.positions[1] += 4.0
@@ -127,6 +133,7 @@ FAULTS = {
     "camera gone": Fault(changed((FRONT,), lambda image: []), nothing, 0.1),
     "late observations": Fault(lambda bench: [bench.delay(topic, 0.5) for topic in CAMERAS], nothing, 0.1),
     "joint states gone": Fault(changed(("joint_states",), lambda state: []), nothing, 0.06),
+    "joint states leap": Fault(changed(("joint_states",), zeroed), nothing, 0.02),
     "NaN action": Fault(not_a_number, nothing),
     "action outside limits": Fault(changed(("agent/trajectory",), far_away), nothing, brakes=False),
     "clock jumps back": Fault(changed(ALL, shifted(-3600.0)), nothing, 0.06),
@@ -153,7 +160,8 @@ def summary(fault: Fault, trials: list[Trial]) -> dict:
     return {"trials": len(trials), "braked_in_time": in_time if fault.brakes else None,
             "braking_after_noticeable_s": most(late) if fault.brakes else None,
             "standing_after_fault_s": most(t.standing for t in trials) if fault.brakes else None,
-            "worst_share_of_a_limit": most(t.worst for t in trials), "recovered": sum(t.recovered for t in trials)}
+            "worst_share_of_a_limit": most(t.worst for t in trials), "fastest_measured": most(t.fastest for t in trials),
+            "resumed": sum(t.resumed for t in trials), "recovered": sum(t.recovered for t in trials)}
 
 
 def main() -> None:
