@@ -21,7 +21,6 @@ from agent.model import EmbodiedModel
 from agent.processor import Processor
 from agent.spec import ACTION, SENSE, STATE, Spec
 from agent.tokenizer import encode, load_tokenizer, train_tokenizer
-from envs.tabletop.sound import Noise, mix
 from envs.tabletop.voice_bank import VoiceBank
 from envs.tabletop.voices import ENGINES, LEARNED_FROM, available_engines
 from training.collect import collect
@@ -29,6 +28,7 @@ from training.data.corpus import tokenizer_text
 from training.data.demos import DemoReader
 from training.data.frame_cache import FrameCache
 from training.data.mixture import Mixture
+from training.data.remix import remix
 from training.data.speech import Utterances, bank_sentences
 from training.data.windows import DemoWindows, Dropout
 from training.train import Schedule, TrainError, Trainer, share_of_cpu
@@ -202,11 +202,6 @@ def fit_statistics(model: EmbodiedModel, columns: Mapping[str, np.ndarray]) -> N
         sense.normalize.fit(columns[SENSE + name])
     if model.spec.action.kind != "ee_delta":
         model.normalize_action.fit(columns[ACTION])
-
-
-def remix(tracks: Mapping[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """The recorded tracks by the environment's mixer, with fresh background noise."""
-    return mix(tracks["world"], tracks["voice"], Noise(rng, tracks["world"].shape[1]))
 
 
 def schedule(cfg: Mapping[str, Any]) -> Schedule:

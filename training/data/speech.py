@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scipy.signal import lfilter
 
 from agent.hearing import UtteranceDetector
 from agent.processor import Batch, Processor
@@ -17,11 +16,10 @@ from envs.tabletop.ears import OPERATOR
 from envs.tabletop.sound import SAMPLE_RATE, Noise, Soundscape, buzzer, mix
 from envs.tabletop.voice_bank import VoiceBank
 from training.data.corpus import draw_instruction, draw_words
+from training.data.remix import varied
 
 QUIET = (0.35, 0.7)  # s of no speech before and after
 BUZZING = 0.15  # share of utterances into which a buzzer rings
-COLOURED = 0.7  # share that goes through a drawn tone control
-SPEEDS = (0.88, 1.14)  # playing speed, moves pitch and formants together
 
 
 def bank_sentences(count: int, seed: int, words: float = 0.2) -> list[str]:
@@ -45,16 +43,6 @@ class Utterances:
         sentence = str(rng.choice(self.sentences))
         sound = in_a_room(varied(self.bank.draw(sentence, rng), rng), self.processor.spec.microphones, rng)
         return {TASK: sentence, "utterance": cut(sound)}
-
-
-def varied(voice: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The same words in a somewhat other voice: played faster or slower, with more or less treble."""
-    at = np.arange(0, len(voice) - 1, rng.uniform(*SPEEDS))
-    voice = np.interp(at, np.arange(len(voice)), voice)
-    if rng.random() < COLOURED:
-        tone = rng.uniform(-0.6, 0.6)
-        voice = lfilter([1.0, -tone], [1.0], voice) if rng.random() < 0.5 else lfilter([1.0], [1.0, -tone], voice)
-    return voice.astype(np.float32)
 
 
 def in_a_room(voice: np.ndarray, microphones, rng: np.random.Generator) -> np.ndarray:
