@@ -1,4 +1,4 @@
-"""Geometry, energy and streaming of the simulated sound."""
+"""Geometry, energy and streaming of the simulated sound, and what knocks in the simulated world."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from envs.arm import PANDA, JointState, ik, tool_pose
+from envs.tabletop.env import TabletopEnv
+from envs.tabletop.physics import World
+from envs.tabletop.scene import KINDS, Item, Look, Scene
 from envs.tabletop.sound import MICROPHONES, SAMPLE_RATE, SPEECH_RMS, Noise, Soundscape, beep, buzzer, mix, rattle
 from envs.tabletop.waveforms import MATERIALS, modal_impact
 
@@ -175,3 +179,75 @@ def test_mixing_never_leaves_the_range_of_samples():
     loud = np.full((100, 2), 0.8, np.float32)
     assert mix(loud, loud).max() == 1.0
     assert mix(loud, -loud).dtype == np.float32
+
+
+# ---- what knocks
+
+
+def little_world(*places) -> World:
+    """Cubes whose undersides are at these places (3,), and the hand before them, open."""
+    items = [Item(f"cube_{i}", "cube", "red", (1, 0, 0), 0.02, 0.04, (x, y, z + 0.02), 0.0, "other")
+             for i, (x, y, z) in enumerate(places)]
+    look = Look((0.6, 0.6, 0.5), (0.0, 0.0, -1.0), 1.0, (0.0,) * 3, (0.0,) * 3)
+    return World(Scene(tuple(items), look, (0.38, -0.046, 0.02, 0.0)), PANDA, 10.0)
+
+
+def knocks(world: World, steps: int, way=(0.0, 0.0, 0.0)) -> list:
+    """The impacts while the tool goes on by `way` (m) in each of the control steps."""
+    found = []
+    for _ in range(steps):
+        q = ik(PANDA, tool_pose(*(world.target[:3] + way), 0.0), world.command.position)
+        world.step(JointState(world.time, q, PANDA.max_opening))
+        found += world.impacts
+    return found
+
+
+def played(task: str, seed: int):
+    """The environment after each of the expert's steps."""
+    env = TabletopEnv(task, lazy_images=True)
+    env.reset(seed=seed)
+    done = False
+    while not done:
+        *_, terminated, truncated, _ = env.step(env.expert_action())
+        done = terminated or truncated
+        yield env
+
+
+@pytest.mark.parametrize("height", [0.03, 0.06, 0.12])
+def test_what_falls_knocks_once_with_its_momentum(height):
+    [hit] = knocks(little_world((0.5, 0.0, height)), 8)
+    time = np.sqrt(2 * height / 9.81)
+    assert 1.0 < hit.impulse / (KINDS["cube"].mass * 9.81 * time) < 1.25  # it bounces a little
+    assert hit.materials == ("wood", "wood") and time - 0.01 < hit.time < time + 0.03
+
+
+def test_two_things_that_collide_knock_once():
+    [hit] = knocks(little_world((0.5, 0.0, 0.0), (0.5, 0.0, 0.10)), 8)
+    assert hit.impulse > KINDS["cube"].mass and hit.position[2] > 0.05
+
+
+def test_what_is_struck_at_rest_knocks_and_what_rests_does_not():
+    world = little_world((0.5, 0.0, 0.0), (0.6, 0.2, 0.0))
+    assert not knocks(world, 5)
+    first, *_ = knocks(world, 4, way=(0.04, 0.0, 0.0))
+    assert first.impulse > 0.2 * KINDS["cube"].mass and first.materials == ("wood", "metal")
+    np.testing.assert_allclose(first.position, (0.5, 0.0, 0.02), atol=0.02)
+
+
+def test_nothing_knocks_that_is_carried():
+    held = []
+    for env in played("place_in", 0):
+        item = env.task.item
+        if env.world.held(item.name) and env.world.position(item.name)[2] > 2 * item.height:
+            held.append(len(env.world.impacts))
+    assert len(held) > 5 and not any(held)
+
+
+def test_shaking_a_box_does_not_knock():
+    shaken = [len(env.world.impacts) for env in played("find_rattle", 0) if env.task.jolt > 0.1]
+    assert len(shaken) > 5 and sum(shaken) <= 1
+
+
+def test_a_drawer_that_is_slammed_knocks():
+    found = [hit for env in played("close_drawer", 0) for hit in env.world.impacts]
+    assert found and all("wood" in hit.materials for hit in found)

@@ -12,11 +12,11 @@ import numpy as np
 
 from envs.arm import Arm, JointState, fk, ik, pose_to_tool, tool_pose
 from envs.tabletop.mjcf import DAMPING, PART, STIFFNESS, TIMESTEP, WITH_PART, model_xml
-from envs.tabletop.scene import KINDS, Item, Scene
+from envs.tabletop.scene import KINDS, Scene
 
 GRIPPER_SPEED = 0.2  # m/s of opening
-IMPACT_SPEED = 0.08  # m/s lost within one time step: below it nothing is heard
-IMPACT_GAP = 0.06  # s in which an item is heard only once
+IMPACT_SPEED = 0.08  # m/s gained or lost within one time step: below it nothing is heard
+IMPACT_GAP = 0.06  # s in which a thing is heard only once
 LEAD = np.array(DAMPING) / np.array(STIFFNESS)  # s; times the velocity it cancels the servo's lag
 
 
@@ -48,15 +48,17 @@ class World:
 
     def _index(self) -> None:
         model = self.model
-        self._free = [item for item in self.scene.items if KINDS[item.kind].mass]
-        adr = [model.body(item.name).dofadr[0] for item in self._free]
-        self._free_dofs = np.array([np.arange(a, a + 3) for a in adr], dtype=int).reshape(-1, 3)
-        self._last_heard = np.full(len(self._free), -1.0)
         self._body = {item.name: model.body(item.name).id for item in self.scene.items}
         moving = [item.name for item in self.scene.items if item.kind in WITH_PART]
         self._parts = {name: model.joint(name + PART).qposadr[0] for name in moving}
+        self._struck: dict[int, tuple[np.ndarray, int]] = {}  # body -> velocities before, and what struck it
+        self._last_heard: dict[int, float] = {}
         self._fingers = tuple(model.body(f"finger_{side}").id for side in ("left", "right"))
-        self._tool = model.site("tool").id
+        free = [item.name for item in self.scene.items if KINDS[item.kind].mass]
+        bodies = [model.body(name) for name in (*free, *(name + PART for name in moving))]
+        dofs = [b.dofadr[0] + np.arange(min(b.dofnum[0], 3)) for b in bodies]  # (D,) what moves the items, not what turns them
+        self._dofs = np.concatenate([np.zeros(0, int), *dofs])
+        self._owners = model.dof_bodyid[self._dofs]
 
     def _begin(self, q: np.ndarray, opening: float) -> None:
         self.data.qpos[:7], self.data.qpos[7:9] = q, opening / 2
@@ -75,7 +77,7 @@ class World:
         before_push = self.target if push else None
         data, n = self.data, round(self.period / TIMESTEP)
         start, lead = self._reference, LEAD * (command.position - self._reference) / self.period
-        self.impacts, before = [], data.qvel[self._free_dofs]
+        self.impacts, before = [], data.qvel[self._dofs]
         for i in range(n):
             data.ctrl[:7] = start + (command.position - start) * ((i + 1) / n) + lead
             reach = GRIPPER_SPEED * TIMESTEP
@@ -89,23 +91,39 @@ class World:
             self.pushed += self.target - before_push
 
     def _hear(self, before: np.ndarray) -> np.ndarray:
-        """Note the free items whose velocity jumped in this time step; gives the velocities (N, 3) of now."""
-        now = self.data.qvel[self._free_dofs]
-        jumps = np.abs(now - before)
-        if jumps.size and jumps.max() > IMPACT_SPEED:
-            for k in np.flatnonzero(jumps.max(1) > IMPACT_SPEED):
-                if self.time - self._last_heard[k] > IMPACT_GAP:
-                    self._last_heard[k] = self.time
-                    self._add_impact(self._free[k], float(np.linalg.norm(before[k])))
+        """Follow what is struck, by the velocities (D,) before this time step; gives those of now."""
+        now = self.data.qvel[self._dofs]
+        jumping = set(self._owners[np.abs(now - before) > IMPACT_SPEED].tolist())
+        for body in sorted(jumping - self._struck.keys()):
+            striker = self._striker(body)
+            if striker is not None:
+                self._struck[body] = before, striker
+        for body in sorted(self._struck.keys() - jumping):
+            self._add_impact(body, now, *self._struck.pop(body))
         return now
 
-    def _add_impact(self, item: Item, speed: float) -> None:
-        kind = KINDS[item.kind]
-        partners = [b for a, b in self._contact_pairs() if a == self._body[item.name]]
-        if set(partners) == set(self._fingers):
-            return  # jerked in the hand, it hits nothing
-        materials = (kind.material, self._material(partners[0]) if partners else "wood")
-        self.impacts.append(Impact(self.time, self.position(item.name).copy(), materials, kind.mass * speed))
+    def _striker(self, body: int) -> int | None:
+        """Of what closes on a body fast, that which presses hardest; None for nothing, and for what the hand that holds it
+        does: it is jerked, not hit."""
+        data, contact = self.data, self.data.contact
+        pairs = self.model.geom_bodyid[contact.geom].reshape(-1, 2)
+        mine = (pairs == body).any(1)
+        others, rows = pairs[mine].sum(1) - body, contact.efc_address[mine]  # rows of the contacts' normals
+        hits = data.efc_vel[rows] < -IMPACT_SPEED
+        if np.isin(self._fingers, others).all():
+            hits &= ~np.isin(others, self._fingers)
+        force = np.bincount(others[hits], data.efc_force[rows][hits])
+        return int(force.argmax()) if hits.any() else None
+
+    def _add_impact(self, body: int, now: np.ndarray, before: np.ndarray, striker: int) -> None:
+        """The contacts' impulse is the mass times the change of velocity over all the time steps with a jump."""
+        if self.time - self._last_heard.get(body, -np.inf) < IMPACT_GAP:
+            return
+        self._last_heard[body] = self._last_heard[striker] = self.time
+        own = self._owners == body
+        impulse = float(self.model.dof_M0[self._dofs[own][0]] * np.linalg.norm((now - before)[own]))
+        materials = (self._material(body), self._material(striker))
+        self.impacts.append(Impact(self.time, self.data.xpos[body].copy(), materials, impulse))
 
     def _material(self, body: int) -> str:
         name = self.model.body(body).name.removesuffix(PART)
