@@ -28,7 +28,8 @@ test: setup
 	$(BIN)/python -m pytest $(ARGS)
 
 worlds: setup $(OLDER)/mujoco-$(MUJOCO)
-	$(OLDER)/bin/python -m pytest -q tests/test_arm.py tests/test_tabletop.py tests/test_labels.py tests/test_sound.py
+	$(OLDER)/bin/python -m pytest -q tests/test_arm.py tests/test_tabletop.py tests/test_scenes.py \
+		tests/test_labels.py tests/test_sound.py
 
 $(OLDER)/mujoco-$(MUJOCO): | $(BIN)/python
 	@$(PYTHON) -m venv $(OLDER)

@@ -230,16 +230,17 @@ class SceneDraw:
         return None
 
     def _look(self) -> Look:
-        wide = self.split == "shift"
-        sign = self.rng.choice([-1.0, 1.0], 3)
-        table = np.array((0.62, 0.58, 0.53)) + self.rng.uniform(-0.05, 0.05, 3)
-        if wide:
-            table = table + sign * self.rng.uniform(0.06, 0.14, 3)
-        brightness = 1.0 + self.rng.uniform(-0.1, 0.1) + wide * sign[0] * self.rng.uniform(0.1, 0.25)
-        tilt = self.rng.uniform(-0.3, 0.3, 2) * (2.5 if wide else 1.0)
-        shift = self.rng.uniform(-0.01, 0.01, (2, 3)) + wide * self.rng.uniform(-0.02, 0.02, (2, 3))
+        """In split shift every number of it is further from the middle than in any other split, to either side."""
+        side = self.rng.choice([-1.0, 1.0], 3)
+        table = self.rng.uniform(-0.05, 0.05, 3)
+        light, far_light = self.rng.uniform(-0.1, 0.1), self.rng.uniform(0.12, 0.25)
+        tilt = self.rng.uniform(-0.3, 0.3, 2)
+        moved, far_moved = self.rng.uniform(-0.01, 0.01, (2, 3)), self.rng.uniform(0.012, 0.03, (2, 3))
+        if self.split == "shift":
+            table, light = table + 0.11 * side, far_light * side[0]
+            tilt, moved = tilt + np.copysign(0.45, tilt), np.copysign(far_moved, moved)
         direction = (float(tilt[0]), float(tilt[1]), -1.0)
-        return Look(_tuple(table), direction, float(brightness), _tuple(shift[0]), _tuple(shift[1]))
+        return Look(_tuple(np.array((0.62, 0.58, 0.53)) + table), direction, float(1.0 + light), *map(_tuple, moved))
 
     def _start(self) -> tuple[float, float, float, float]:
         return _tuple(self.rng.uniform((0.36, -0.12, 0.24, -0.3), (0.48, 0.12, 0.32, 0.3)))

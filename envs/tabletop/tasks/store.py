@@ -6,7 +6,7 @@ import numpy as np
 
 from envs.tabletop.scene import GRASPABLE, SceneDraw
 from envs.tabletop.tasks import motions
-from envs.tabletop.tasks.base import Task, distance, having, in_drawer, nearness, out_of_reach, released, wrong_lifted
+from envs.tabletop.tasks.base import Task, distance, having, in_drawer, nearness, out_of_reach, wrong_lifted
 
 
 class Store(Task):
@@ -49,7 +49,7 @@ class Store(Task):
 
     def failure(self, world):
         drawers = having(world, "other_goal")
-        lost = released(world, self.item) and any(in_drawer(world, self.item, drawer) for drawer in drawers)
+        lost = not world.touching(self.item.name) and any(in_drawer(world, self.item, drawer) for drawer in drawers)
         return wrong_lifted(world, having(world, "other", "extra")) or lost or out_of_reach(world, self.item)
 
     def reward(self, world):
