@@ -8,7 +8,7 @@ Every part of the project speaks LeRobot's key dialect:
     observation.SENSE         float32 (n,)       other low-dimensional senses, names and units in Spec.senses
     task                      str                the instruction as text, "" when it is spoken or not yet given
     timestamp                 float              seconds, when the sensors were read
-    action                    float32 (A,)       names and bounds in ActionSpec
+    action                    float32 (A,)       names, bounds, frames and units in ActionSpec
 
 This module imports numpy only, so that environments and robot nodes need no learning stack.
 """
@@ -29,6 +29,9 @@ TIME = "timestamp"
 ACTION = "action"
 
 
+_TOOL = {"dx": ("base", "m"), "dy": ("base", "m"), "dz": ("base", "m"), "dyaw": ("base", "rad"), "gripper": ("hand", "1")}
+
+
 class SpecError(ValueError):
     """An observation, action or description that breaks the contract; the message names what came and what is allowed."""
 
@@ -42,6 +45,9 @@ class ActionSpec:
     gripper +1 is open and -1 is closed.
     kind "joint_position": absolute joint angles in rad, then the gripper's opening in m.
     kind "native": whatever the environment takes; passed through untouched.
+
+    frames and units are those of each column, left out those of its kind; "" is unknown. Frame "joint" is about a joint's
+    own axis; a unit is that of the column times its scale, "1" a pure number.
     """
 
     kind: str
@@ -50,12 +56,19 @@ class ActionSpec:
     high: tuple[float, ...]
     scale: tuple[float, ...] = ()
     workspace: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None  # (min, max) m, base frame
+    frames: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.kind not in ("ee_delta", "joint_position", "native"):
             raise SpecError(f"action kind {self.kind!r}: allowed are ee_delta, joint_position, native")
         if not len(self.names) == len(self.low) == len(self.high):
             raise SpecError(f"{len(self.names)} action names, {len(self.low)} low and {len(self.high)} high bounds")
+        for key, i in (("frames", 0), ("units", 1)):
+            given = getattr(self, key) or tuple(_meaning(self.kind, name)[i] for name in self.names)
+            if len(given) != self.size:
+                raise SpecError(f"{self.size} action names, {len(given)} {key}")
+            object.__setattr__(self, key, given)
 
     @property
     def size(self) -> int:
@@ -107,6 +120,13 @@ class Chunk:
     actions: np.ndarray
     stamp: float
     hz: float
+
+
+def _meaning(kind: str, column: str) -> tuple[str, str]:
+    """(frame, unit) of a column of this kind of action."""
+    if kind == "joint_position":
+        return ("hand", "m") if column == "opening" else ("joint", "rad")
+    return _TOOL.get(column, ("", "")) if kind == "ee_delta" else ("", "")
 
 
 def _check_array(obs: Mapping[str, Any], key: str, shape: tuple, dtype) -> None:

@@ -117,6 +117,7 @@ def _matrix(frame) -> np.ndarray:
 
 
 def _jacobian(frames) -> np.ndarray:
+    """(6, 7): the TCP's twist in the base frame per rad/s of each joint."""
     t0, t1, t2 = frames[7][9:]
     columns = []
     for _, _, _, _, _, _, z0, z1, z2, p0, p1, p2 in frames[:7]:
@@ -128,16 +129,6 @@ def _jacobian(frames) -> np.ndarray:
 def fk(arm: Arm, q) -> np.ndarray:
     """base_T_tcp (4, 4)."""
     return _matrix(_frames(arm, np.asarray(q, dtype=float).tolist())[7])
-
-
-def link_poses(arm: Arm, q) -> np.ndarray:
-    """base_T_link of the seven links, then base_T_tcp: (8, 4, 4)."""
-    return np.stack([_matrix(frame) for frame in _frames(arm, np.asarray(q, dtype=float).tolist())])
-
-
-def jacobian(arm: Arm, q) -> np.ndarray:
-    """(6, 7): the TCP's twist in the base frame per rad/s of each joint."""
-    return _jacobian(_frames(arm, np.asarray(q, dtype=float).tolist()))
 
 
 # Tool poses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple
 
@@ -107,16 +108,16 @@ class MMLLMPolicy:
 
 
 def require_same(learned: Spec, offered: Spec) -> None:
-    """Raise SpecError naming the first thing in which a robot differs from the one the weights were trained for."""
-    for name in ("cameras", "state", "senses", "action", "control_hz", "microphones", "sample_rate"):
-        ours, theirs = getattr(learned, name), getattr(offered, name)
+    """Raise SpecError naming the first thing in which a robot differs from the one the weights were trained for. An action's
+    bounds and workspace may be narrower."""
+    action = (f"action.{key}" for key in ("kind", "names", "scale", "frames", "units"))
+    for name in ("cameras", "state", "senses", *action, "control_hz", "microphones", "sample_rate"):
+        ours, theirs = map(attrgetter(name), (learned, offered))
         if name == "cameras":
             ours, theirs = sorted(ours), sorted(theirs)
         if name == "senses":
             theirs = {sense: theirs[sense] for sense in ours if sense in theirs}
         if name == "microphones":
             ours, theirs = len(ours), len(theirs)
-        if name == "action":  # its bounds and workspace may be narrower
-            ours, theirs = ((action.kind, action.names, action.scale) for action in (ours, theirs))
         if ours != theirs:
             raise SpecError(f"the weights were trained with {name} {ours}, this robot has {theirs}")

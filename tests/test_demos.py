@@ -138,6 +138,16 @@ def test_another_robot_is_refused(dataset):
     assert len(DemoReader(dataset).episodes) == 3
 
 
+def test_a_dataset_that_does_not_say_frames_and_units_can_be_added_to(dataset):
+    file = dataset / form.SOMA
+    about = json.loads(file.read_text())
+    del about["spec"]["action"]["frames"], about["spec"]["action"]["units"]
+    file.write_text(json.dumps(about))
+    record(dataset, 3, 8).finalize()
+    reader = DemoReader(dataset)
+    assert len(reader.episodes) == 4 and reader.spec == SPEC
+
+
 def test_a_dataset_that_lost_its_meta_is_not_swept_away(dataset):
     films = sorted(dataset.glob("videos/*/*/*"))
     (dataset / form.INFO).unlink()

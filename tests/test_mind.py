@@ -1,5 +1,7 @@
 """The MM-LLM as a policy: what it acts on, what it takes for an instruction, whom it refuses."""
 
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -104,3 +106,7 @@ def test_the_mind_plays_an_episode_the_same_twice(mind):
 def test_the_mind_refuses_a_robot_that_it_did_not_learn(mind):
     with pytest.raises(SpecError, match="control_hz 10.0, this robot has 25.0"):
         mind.reset(world(control_hz=25.0).unwrapped.policy_spec, 0)
+    spec = world().unwrapped.policy_spec
+    degrees = replace(spec.action, units=("m", "m", "m", "deg", "1"))
+    with pytest.raises(SpecError, match="action.units .*'rad', '1'.*, this robot has .*'deg', '1'"):
+        mind.reset(replace(spec, action=degrees), 0)

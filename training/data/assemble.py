@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from agent.spec import Spec
 from training.data import lerobot_format as form
 from training.data import video
 from training.data.lerobot_format import DatasetError
@@ -76,15 +77,16 @@ def check_alike(root: Path, folders: list[Path], abouts: list[dict]) -> dict:
     """The features that all episodes share. Raises DatasetError naming one that has others, or is of another robot."""
     known = form.read_json(root / form.INFO)["features"] if (root / form.INFO).is_file() else abouts[0]["features"]
     known = {key: feature for key, feature in known.items() if key not in form.COUNTERS}
-    robot = abouts[0]["robot_type"], abouts[0]["spec"]
+    robot = abouts[0]["robot_type"], Spec.from_dict(abouts[0]["spec"])
     if (root / form.INFO).is_file() and (root / form.SOMA).is_file():
-        robot = form.read_json(root / form.INFO)["robot_type"], form.read_json(root / form.SOMA)["spec"]
+        robot = form.read_json(root / form.INFO)["robot_type"], Spec.from_dict(form.read_json(root / form.SOMA)["spec"])
     for folder, about in zip(folders, abouts, strict=True):
         for key in known.keys() | about["features"].keys():
             if about["features"].get(key) != known.get(key):
                 raise DatasetError(f"{folder}: {key} is {about['features'].get(key)}, the dataset has {known.get(key)}")
-        if (about["robot_type"], about["spec"]) != robot:
-            raise DatasetError(f"{folder} is of another robot, {about['robot_type']}, {about['spec']}; the dataset of {robot}")
+        kind, spec = about["robot_type"], Spec.from_dict(about["spec"])
+        if (kind, spec) != robot:
+            raise DatasetError(f"{folder} is of another robot, {kind}, {spec}; the dataset of {robot}")
     return known
 
 
