@@ -139,15 +139,6 @@ def _voice_of_first_clip(bank, sentence) -> Voice:
     return Voice(**next(clip["voice"] for clip in clips if clip["sentence"] == sentence))
 
 
-def test_a_bank_can_be_asked_for_short_clips_only(bank):
-    lengths = sorted(len(bank.waveform(c)) / SAMPLE_RATE for c in bank.clips("open the drawer"))
-    assert len(bank.draw("open the drawer", np.random.default_rng(0), lengths[0])) / SAMPLE_RATE == lengths[0]
-    with pytest.raises(LookupError, match="within 0.1 s"):
-        bank.draw("open the drawer", np.random.default_rng(0), 0.1)
-    with pytest.raises(LookupError, match="never said"):
-        bank.draw("never said", np.random.default_rng(0))
-
-
 def test_a_bank_is_extended_and_what_was_there_stays(bank):
     before = {c: bank.waveform(c).tobytes() for c in range(len(bank))}
     (bank.folder / "clips-0001.npy").write_bytes(b"cut off while writing")

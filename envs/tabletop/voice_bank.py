@@ -41,22 +41,18 @@ class VoiceBank:
     def sentences(self) -> list[str]:
         return list(self._of)
 
-    def clips(self, sentence: str, max_seconds: float | None = None) -> list[int]:
-        """The clips of a sentence that last no longer; [] where there is none."""
-        most = np.inf if max_seconds is None else max_seconds * SAMPLE_RATE
-        return [i for i in self._of.get(sentence, ()) if self._clips[i][2] <= most]
+    def clips(self, sentence: str) -> list[int]:
+        """Those of one of the `sentences`."""
+        return self._of[sentence]
 
     def waveform(self, clip: int) -> np.ndarray:
         """float32 (n,), as from voices.speak."""
         file, start, length = self._clips[clip]
         return self._samples[file][start : start + length].astype(np.float32) / 32767
 
-    def draw(self, sentence: str, rng: np.random.Generator, max_seconds: float | None = None) -> np.ndarray:
-        """The sentence by one of its voices. Raises LookupError where no clip is short enough."""
-        clips = self.clips(sentence, max_seconds)
-        if not clips:
-            lengths = sorted(round(self._clips[i][2] / SAMPLE_RATE, 2) for i in self.clips(sentence))
-            raise LookupError(f"{sentence!r} within {max_seconds} s: this bank has it in {lengths} s")
+    def draw(self, sentence: str, rng: np.random.Generator) -> np.ndarray:
+        """One of the `sentences` by one of its voices."""
+        clips = self.clips(sentence)
         return self.waveform(clips[rng.integers(len(clips))])
 
     @classmethod
