@@ -11,7 +11,7 @@ import yaml
 
 from agent import checkpoint
 from envs.tabletop.env import TabletopEnv, streams
-from envs.tabletop.tasks import TASKS
+from envs.tabletop.tasks import HEARD, TASKS
 from envs.tabletop.words import instruction
 from tests.tiny import tiny_model
 from training import cli, demo, doctor, phrases, play, settings
@@ -187,6 +187,15 @@ def test_the_demo_tells_each_task_both_ways(tmp_path):
     ways = {(job.task, job.instruct) for job in jobs}
     assert len(jobs) == len({job.seed for job in jobs}) == 10
     assert {way for _, way in ways} == {"text", "voice"} and {task for task, _ in ways} == set(tasks)
+
+
+def test_ten_episodes_are_spread_over_the_tasks_with_the_heard_ones_among_them(tmp_path):
+    jobs = demo.jobs(list(TASKS), 10, 2000, tmp_path)
+    shown = [job.task for job in jobs]
+    assert len(set(shown)) == 10 and {task.name for task in HEARD} < set(shown) and {"reach", "store"} & set(shown)
+    assert shown == sorted(shown, key=list(TASKS).index) and {job.instruct for job in jobs} == {"text", "voice"}
+    for count in range(len(TASKS) + 1):
+        assert len(demo.jobs(list(TASKS), count, 2000, tmp_path)) == count == len(demo.spread(list(TASKS), count))
 
 
 def test_a_checkpoint_is_asked_for_the_tasks_that_it_learned(tmp_path):

@@ -1,4 +1,4 @@
-"""`soma demo`: a few episodes over all tasks, told by text and by voice in turn, and the page that shows them."""
+"""`soma demo`: a few episodes spread over the tasks, told by text and by voice in turn, and the page that shows them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
+from envs.tabletop.tasks import HEARD
 from training import evaluate
 from training.play import Job, Setting, check_split, fingerprint, task_names
 from training.report import write_report
@@ -37,11 +38,20 @@ def main(cfg: Mapping[str, Any]) -> int:
 
 def jobs(tasks: Sequence[str], episodes: int, seed: int, out: Path) -> list[Job]:
     """Tasks in turn; the way of telling changes from each to the next, and from round to round."""
+    rounds, rest = divmod(episodes, len(tasks))
     found = []
-    for i in range(episodes):
-        task, way = tasks[i % len(tasks)], ("text", "voice")[(i + i // len(tasks)) % 2]
+    for i, task in enumerate([*tasks] * rounds + spread(tasks, rest)):
+        way = ("text", "voice")[(i + i // len(tasks)) % 2]
         found.append(Job(task, seed + i, way, out / evaluate.VIDEOS / f"{task}-{seed + i}.mp4"))
     return found
+
+
+def spread(tasks: Sequence[str], count: int) -> list[str]:
+    """So many of the tasks, in their order: those that need hearing, and of the others some at even distances."""
+    heard = [task.name for task in HEARD if task.name in tasks][:count]
+    seen, room = [task for task in tasks if task not in heard], count - len(heard)
+    shown = {*heard, *(seen[i * len(seen) // room] for i in range(room))}
+    return [task for task in tasks if task in shown]
 
 
 def clear(out: Path) -> None:
