@@ -80,6 +80,16 @@ def test_the_instruction_s_way_does_not_change_the_scene():
     assert scenes[0] == scenes[1]
 
 
+@pytest.mark.parametrize("split, shared", [("train", True), ("new_scenes", False)])
+def test_the_tasks_of_a_seed_share_voice_and_noise_in_training_alone(split, shared):
+    heard = []
+    for task in ("reach", "pick_up", "pick_up"):
+        env = fast(task, split=split, instruct="voice")
+        env.reset(seed=4, options={"instruction": "go to it"})
+        heard.append((env.voice_end, env._ears.soundscape.noise.snr_db))
+    assert heard[1] == heard[2] and (heard[0] == heard[1]) == shared
+
+
 def test_measured_and_commanded_state_agree_when_still():
     env = fast("reach", action="joint_position")
     env.reset(seed=1)

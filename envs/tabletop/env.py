@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import ceil
 from string import ascii_letters, digits
+from zlib import crc32
 
 import gymnasium as gym
 import numpy as np
@@ -113,11 +114,11 @@ class TabletopEnv(gym.Env):
         for key in options:
             _check("reset option", key, ("task", "instruct", "perturb", "instruction", "utterance"))
         episode = seed if seed is not None else int(self.np_random.integers(2**31))
-        scene_rng, words_rng, sound_rng, task_rng, self._kick_rng = streams(self.split, episode)
+        scene_rng, words_rng, _, task_rng, self._kick_rng = streams(self.split, episode)
         self.task = TASKS[self._task_of_episode(options, words_rng)]()
         self.world = World(self.task.scene(scene_rng, self.split), self.arm, self.robot_spec.control_hz)
         self._renderer = None
-        self._instruct(options, words_rng, sound_rng)
+        self._instruct(options, words_rng, sound_stream(self.split, episode, self.task.name))
         self.task.begin(self.world, self.heard_at, task_rng)
         self._perturb, self._kick, self._kicked = float(options.get("perturb", 0.0)), [], False
         self._steps = self._succeeding = self._failing = 0
@@ -282,8 +283,17 @@ class TabletopEnv(gym.Env):
 
 
 def streams(split: str, seed: int) -> list[np.random.Generator]:
-    """All that is random in an episode: for scene, words, sound, task and kicks. One seed is another scene in each split."""
+    """All that is random in an episode: for scene, words, sound (`sound_stream`), task and kicks. One seed is another scene
+    in each split."""
     return np.random.default_rng([SPLITS.index(split), seed]).spawn(5)
+
+
+def sound_stream(split: str, seed: int, task: str) -> np.random.Generator:
+    """For an episode's voice and noise: in training, as recorded, the same in all tasks of a seed; where tasks are measured,
+    each has its own, so that their episodes tell more together."""
+    if split == "train":
+        return streams(split, seed)[2]
+    return np.random.default_rng([SPLITS.index(split), seed, crc32(task.encode())])
 
 
 def _check(what: str, value, allowed: tuple):
