@@ -74,9 +74,9 @@ class EmbodiedModel(nn.Module):
     """Hears, sees, feels, reads and acts. Arguments that are callables are partials: the widths are given here.
 
     vision: image encoder, shared by the cameras. projectors: camera -> input projector. senses: encoders of other
-    low-dimensional senses by name; what the robot does not have is left out. audio, speech: None for a deaf agent,
-    and left out where the robot has no microphones. horizon: actions a chunk. memory: sound tokens (5 a second) that are
-    remembered; stamped: each with the state of the arm in which it was heard.
+    low-dimensional senses by name; what the robot does not have is left out, as proprio is where it senses no state.
+    audio, speech: None for a deaf agent, and left out where the robot has no microphones. horizon: actions a chunk.
+    memory: sound tokens (5 a second) that are remembered; stamped: each with the state of the arm in which it was heard.
     """
 
     def __init__(self, spec: Spec, vocabulary: int, image_size: int, horizon: int, memory: int,
@@ -97,13 +97,13 @@ class EmbodiedModel(nn.Module):
         self.vision = vision(image_size=image_size)
         self.projectors = nn.ModuleDict({name: projectors[name](width_in=self.vision.width, width=width,
                                                                 grid=self.vision.grid) for name in spec.cameras})
-        self.proprio = proprio(size=len(spec.state))
-        self.state_in = nn.Linear(self.proprio.width, width)
+        self.proprio = proprio(size=len(spec.state)) if spec.state else None
+        self.state_in = nn.Linear(self.proprio.width, width) if self.proprio else None
         self.senses = nn.ModuleDict({name: Sense(senses[name], size, width) for name, size in sizes.items()})
         ears = bool(spec.microphones)
         self.audio = audio(channels=len(spec.microphones), sample_rate=spec.sample_rate) if audio and ears else None
         self.audio_in = nn.Linear(self.audio.width, width) if self.audio else None
-        self.stamp_in = nn.Linear(len(spec.state), width) if stamped and self.audio else None
+        self.stamp_in = nn.Linear(len(spec.state), width) if stamped and self.audio and spec.state else None
         if self.stamp_in is not None:  # a model that has learned without goes on as it is
             nn.init.zeros_(self.stamp_in.weight)
             nn.init.zeros_(self.stamp_in.bias)
@@ -159,7 +159,7 @@ class EmbodiedModel(nn.Module):
             seen = self.projectors[name](grids[name]) + self.kinds[name]
             tokens.append(seen.unflatten(0, images.shape[:2]))
             present.append(_present(tokens[-1], batch.absent.get(name)))
-        if batch.state is not None:
+        if batch.state is not None and self.proprio is not None:
             felt = self.state_in(self.proprio(self.normalize_state(batch.state))) + self.kinds["state"]
             tokens.append(felt[:, :, None])
             present.append(_present(tokens[-1], batch.absent.get("state")))

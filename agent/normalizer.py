@@ -16,11 +16,11 @@ class Normalizer(nn.Module):
         self.register_buffer("low", -torch.ones(size))
         self.register_buffer("high", torch.ones(size))
 
-    def fit(self, values: np.ndarray, smallest: float = 1e-3) -> None:
-        """Set the range from samples (n, size): the 0.5 and 99.5 percentiles, or all that was seen where these are the same
-        (a trigger that is seldom pulled), widened to at least `smallest`."""
-        low, high = np.percentile(values, [0.5, 99.5], axis=0)
-        low, high = np.where(low == high, values.min(0), low), np.where(low == high, values.max(0), high)
+    def fit(self, *sets: np.ndarray, smallest: float = 1e-3) -> None:
+        """Set the range from sets of samples (n, size), however few one has beside another: from the lowest to the highest
+        of their ranges (`usual`), widened to at least `smallest`."""
+        lows, highs = zip(*map(usual, sets))
+        low, high = np.min(lows, 0), np.max(highs, 0)
         middle, half = (low + high) / 2, np.maximum((high - low) / 2, smallest)
         self.low.copy_(torch.as_tensor(middle - half))
         self.high.copy_(torch.as_tensor(middle + half))
@@ -31,3 +31,10 @@ class Normalizer(nn.Module):
 
     def inverse(self, unit: Tensor) -> Tensor:
         return (unit + 1.0) / 2.0 * (self.high - self.low) + self.low
+
+
+def usual(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of samples (n, size) the 0.5 and 99.5 percentiles, or all that was seen where these are the same (a trigger that is
+    seldom pulled): (size,) each."""
+    low, high = np.percentile(values, [0.5, 99.5], axis=0)
+    return np.where(low == high, values.min(0), low), np.where(low == high, values.max(0), high)

@@ -121,7 +121,7 @@ class Processor:
 
     def text(self, sentences: Sequence[str]) -> Tensor:
         ids = [self.ids(s)[:MAX_TEXT] for s in sentences]
-        out = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.int64)
+        out = torch.zeros(len(ids), max(map(len, ids), default=0), dtype=torch.int64)
         for row, one in zip(out, ids):
             row[: len(one)] = torch.tensor(one, dtype=torch.int64)
         return out

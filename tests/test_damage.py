@@ -49,6 +49,12 @@ def missing_rows(root):
     return edit_rows(root, 1, lambda t, first: pa.concat_tables([t.slice(0, first + 2), t.slice(first + 3)]))
 
 
+def no_column(root):
+    path = DemoReader(root).episodes[0].data
+    pq.write_table(pq.read_table(path).drop_columns(["timestamp"]), path)
+    return path
+
+
 def truncated(root: Path, path: Path) -> Path:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return path
@@ -77,6 +83,7 @@ DAMAGE = {
     "a late stamp": (a_late_stamp, 1, "stamp of frame 5"),
     "NaN": (nan, 1, f"{STATE} of frame 3 is NaN"),
     "missing rows": (missing_rows, 1, "13 rows.*14 frames"),
+    "a column that is not there": (no_column, None, "has no column timestamp"),
     "truncated rows": (lambda r: truncated(r, r / "data/chunk-000/file-000.parquet"), None, "cannot be read"),
     "truncated video": (lambda r: truncated(r, r / MP4), 1, "cannot be|frames are there"),
     "no video": (lambda r: removed(r, r / MP4), 1, "cannot be opened"),

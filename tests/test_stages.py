@@ -6,17 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from agent import checkpoint
-from agent.spec import ActionSpec, Spec, SpecError
+from agent.spec import ACTION, IMAGES, STATE, ActionSpec, Spec, SpecError
 from agent.tokenizer import encode
 from envs.tabletop.env import TabletopEnv
 from policies.mmllm import MMLLMPolicy
 from tests.tiny import tiny_model
 from training import settings
 from training.collect import collect
+from training.data.damage import check_dataset
 from training.data.demos import DemoReader
 from training.stages import shared_spec, train, with_practice
 from training.train import TrainError
@@ -85,6 +88,61 @@ def test_the_shipped_weights_learn_from_data_of_another_robot(tmp_path):
     assert chunk.actions.shape == (model.horizon, 4) and chunk.hz == 80
 
 
+def with_one_eye_and_one_motor(root):
+    """The dataset from elsewhere as others are written: `observation.image`, no state, an action of one value."""
+    old, new = "observation.images.corner", "observation.image"
+    shutil.copytree(Path(__file__).parent / "data" / "metaworld_v3", root)
+    (root / "videos" / old).rename(root / "videos" / new)
+    for path in root.rglob("*.parquet"):
+        table = pq.read_table(path)
+        table = table.rename_columns([name.replace(old, new) for name in table.column_names])
+        if "action" in table.column_names:
+            first = pa.array([row[0] for row in table["action"].to_pylist()], pa.float32())
+            table = table.drop_columns([STATE, ACTION]).append_column(ACTION, first)
+        pq.write_table(table, path)
+    for name in ("info", "stats"):
+        content = json.loads((root / "meta" / f"{name}.json").read_text())
+        of = content["features"] if name == "info" else content
+        of[new] = of.pop(old)
+        del of[STATE]
+        of[ACTION] = of[ACTION] | {"shape": [1], "names": None} | {k: v[:1] for k, v in of[ACTION].items() if name == "stats"}
+        (root / "meta" / f"{name}.json").write_text(json.dumps(content))
+    return root
+
+
+def test_a_robot_with_one_nameless_camera_no_state_and_one_motor_is_learned_from_nothing(tmp_path):
+    data = with_one_eye_and_one_motor(tmp_path / "data")
+    assert check_dataset(data) == []
+    words = [f"data={data}", f"out={tmp_path / 'out'}", "threads=1", "stage.schedule.steps=1", "stage.schedule.workers=0",
+             "stage.batch=2"]
+    model, processor, _ = checkpoint.load(train(settings.compose("train", words + SMALL)))
+    assert model.spec == DemoReader(data).spec and model.spec.state == () and list(model.spec.cameras) == ["image"]
+    policy = MMLLMPolicy(model, processor)
+    policy.reset(model.spec, 0)
+    chunk = policy.act({IMAGES + "image": np.zeros((84, 84, 3), np.uint8), STATE: np.zeros(0, np.float32), "task": "go",
+                        "timestamp": 0.0})
+    assert chunk.actions.shape == (model.horizon, 1) and np.isfinite(chunk.actions).all()
+
+
+def test_statistics_are_those_of_all_datasets_however_small_one_is(tmp_path):
+    """Without, the larger actions of the second would be cut in silence."""
+    one, other = (Path(shutil.copytree(Path(__file__).parent / "data" / "metaworld_v3", tmp_path / name)) for name in "ab")
+    path = DemoReader(other).episodes[0].data
+    table = pq.read_table(path)
+    for key in (STATE, ACTION):
+        wider = pa.array((20 * np.array(table[key].to_pylist())).tolist(), pa.list_(pa.float32(), 4))
+        table = table.set_column(table.column_names.index(key), key, wider)
+    pq.write_table(table, path)
+    words = [f"data={one},{other}", f"out={tmp_path / 'out'}", "threads=1", "stage.schedule.steps=1",
+             "stage.schedule.workers=0", "stage.batch=2"]
+    model, *_ = checkpoint.load(train(settings.compose("train", words + SMALL)))
+    for folder in (one, other):
+        columns = DemoReader(folder).columns()
+        for normalize, key in ((model.normalize_state, STATE), (model.normalize_action, ACTION)):
+            low, high = np.percentile(columns[key], [0.5, 99.5], axis=0)
+            assert (normalize.low.numpy() <= low + 1e-5).all() and (normalize.high.numpy() >= high - 1e-5).all()
+
+
 def test_a_recogniser_is_trained_and_learns_which_word_follows_which(tmp_path):
     model, processor, config = tiny_model()
     checkpoint.save(tmp_path / "first", model, config, processor.tokenizer)
@@ -114,12 +172,8 @@ def test_datasets_of_one_robot_from_elsewhere_are_bounded_by_all_that_was_seen()
 
 
 def test_practice_has_its_share():
-    cfg = {"stage": {"share": 0.6, "shares": []}, "data": "a,b"}
-    assert with_practice(cfg, {"a": 30, "b": 10}, []) == cfg
-    later = with_practice(cfg, {"a": 30, "b": 10}, ["p1", "p2", "p3"])
-    assert later["data"] == "a,b,p1,p2,p3" and later["stage"]["shares"] == pytest.approx([0.3, 0.1, 0.2, 0.2, 0.2])
-    cfg["stage"]["shares"] = [1, 1]
-    assert with_practice(cfg, {"a": 30, "b": 10}, ["p"])["stage"]["shares"] == pytest.approx([0.2, 0.2, 0.6])
+    assert with_practice([30, 10], 0.6, 3) == pytest.approx([0.3, 0.1, 0.2, 0.2, 0.2])
+    assert with_practice([1, 1], 0.6, 1) == pytest.approx([0.2, 0.2, 0.6])
 
 
 @pytest.mark.parametrize("rounds", ["[0,2]", "[2,1]", "[1,3]"])

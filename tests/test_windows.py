@@ -13,7 +13,7 @@ from agent.generators.goal import UNKNOWN
 from agent.spec import ACTION, AUDIO, IMAGES, SENSE, STATE, TIME
 from agent.tokenizer import train_tokenizer
 from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES
-from tests.tiny import SENTENCES, tiny_spec
+from tests.tiny import SENTENCES, tiny_model, tiny_spec
 from training.data.windows import FOCUS, HEARD, MENTIONS, PIXELS, SOURCE, SURPRISE, DemoWindows, Dropout, mentioned, name_of
 
 LENGTHS = (9, 25)
@@ -124,6 +124,13 @@ def test_the_sound_label_is_of_the_newest_token_that_was_heard():
         sample = data.sample(1, np.random.default_rng(n))
         steps = sample[STATE][:, 0] - LENGTHS[0]
         np.testing.assert_array_equal(sample["source"][:, 0] - LENGTHS[0], steps - steps % 2)
+
+
+def test_nothing_beside_the_instruction_may_be_asked():
+    batch = windows(queries=0)[0][0]
+    assert batch.queries.shape[2] == 0 and batch.goal.shape[2] == 1 + MENTIONS
+    losses = tiny_model()[0].loss(batch)
+    assert all(torch.isfinite(losses[name]) for name in ("goal", "pixel", "layout"))
 
 
 def test_a_focus_on_nothing_points_at_no_pixel():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -55,17 +55,33 @@ def train(cfg: Mapping[str, Any]) -> Path:
 
 def demos(cfg: Mapping[str, Any]) -> Trainer:
     """Imitation of LeRobotDatasets v3, ours or from elsewhere; several of one robot, each with its share."""
-    folders = cfg["data"].split(",")
-    readers = [DemoReader(folder) for folder in folders]
-    spec = shared_spec(folders, [reader.spec for reader in readers])
-    model, tokenizer, config = start(cfg, spec, [e.task for r in readers for e in r.episodes])
+    readers = opened(cfg)
+    shares = shares_of(cfg["stage"], readers)
+    spec = shared_spec(list(readers), [reader.spec for reader in readers.values()])
+    model, tokenizer, config = start(cfg, spec, [e.task for r in readers.values() for e in r.episodes])
     if cfg["init"] is None or model.spec != checkpoint_spec(cfg["init"]):
-        fit_statistics(model, readers[0].columns())
+        fit_statistics(model, [reader.columns() for reader in readers.values()])
     processor = Processor(model.spec, tokenizer, config["image_size"])
-    windows = [windows_of(reader, folder, processor, model.horizon, cfg) for reader, folder in zip(readers, folders)]
-    shares = cfg["stage"]["shares"] or [reader.length for reader in readers]
-    return Trainer(model, config, tokenizer, Mixture(windows, shares), schedule(cfg), cfg["out"],
-                   {"tasks": tasks_of(readers)})
+    windows = [windows_of(reader, folder, processor, model.horizon, cfg) for folder, reader in readers.items()]
+    return Trainer(model, config, tokenizer, Mixture(windows, shares), schedule(cfg), cfg["out"], {"tasks": tasks_of(readers)})
+
+
+def opened(cfg: Mapping[str, Any]) -> dict[str, DemoReader]:
+    """The datasets of `data` by their folders."""
+    return {folder: DemoReader(folder) for folder in data_of(cfg).split(",")}
+
+
+def data_of(cfg: Mapping[str, Any]) -> str:
+    """What the stage learns from, where `data` does not say."""
+    return cfg["data"] or cfg["stage"]["data"]
+
+
+def shares_of(stage: Mapping[str, Any], readers: Mapping[str, DemoReader]) -> list[float]:
+    """`shares`, or without them the datasets' lengths. Raises TrainError."""
+    shares = list(stage["shares"]) or [reader.length for reader in readers.values()]
+    if len(shares) != len(readers) or min(shares) <= 0:
+        raise TrainError(f"stage.shares={shares}: one above 0 for each of the {len(readers)} datasets is needed")
+    return shares
 
 
 def shared_spec(folders: list[str], specs: list[Spec]) -> Spec:
@@ -87,43 +103,40 @@ def dagger(cfg: Mapping[str, Any]) -> Trainer:
     """Imitation as `demos`, with a round of practice after each of the steps in `rounds`: the learner drives in new
     scenes by turns with the experts (policies.scripted.TakeOver), and what they did there is learned from then on, too.
     Raises TrainError for demonstrations that do not say which tasks they show."""
-    stage, folders = cfg["stage"], cfg["data"].split(",")
-    readers = [DemoReader(folder) for folder in folders]
-    tasks, lengths = tasks_of(readers), {folder: reader.length for folder, reader in zip(folders, readers)}
-    if not tasks:
-        raise TrainError(f"stage=dagger practises the tasks of the demonstrations; {cfg['data']} names none")
-    steps = [0, *stage["rounds"], stage["schedule"]["steps"]]
+    stage, steps = cfg["stage"], [0, *cfg["stage"]["rounds"], cfg["stage"]["schedule"]["steps"]]
     if any(later <= step for step, later in zip(steps, steps[1:])):
         raise TrainError(f"rounds {steps[1:-1]}: increasing steps above 0 and below the schedule's {steps[-1]} are needed")
-    practice = []
+    if not 0.0 < stage["share"] < 1.0:
+        raise TrainError(f"stage.share={stage['share']}: a part of each batch, above 0 and below 1, is needed")
+    readers = opened(cfg)
+    if not tasks_of(readers):
+        raise TrainError(f"stage=dagger practises the tasks of the demonstrations; {data_of(cfg)} names none")
+    trainer, own = demos(cfg), shares_of(stage, readers)
     for n, step in enumerate(stage["rounds"], 1):
-        trainer = demos(with_practice(cfg, lengths, practice))
         trainer.run(until=step)
-        practice.append(str(trainer.out / f"practice_{n}"))
-        if trainer.accelerator.is_main_process:
-            collect(practice[-1], stage["tasks"] or tasks, stage["episodes"], stage["env"]["kwargs"], stage["env"]["id"],
+        folder = trainer.out / f"practice_{n}"
+        if trainer.accelerator.is_main_process and trainer.step == step:  # else this round is over
+            collect(folder, stage["tasks"] or tasks_of(readers), stage["episodes"], stage["env"]["kwargs"], stage["env"]["id"],
                     seed=stage["first_seed"] * n, perturb=stage["perturb"], workers=cfg["threads"],
                     learner=str(trainer.out / "weights"), safety=stage["safety"])
         trainer.accelerator.wait_for_everyone()
-    return demos(with_practice(cfg, lengths, practice))
+        seen = trainer.data.windows
+        practice = windows_of(DemoReader(folder), folder, seen[0].processor, trainer.model.horizon, cfg)
+        trainer.data = Mixture([*seen, practice], with_practice(own, stage["share"], n))
+    return trainer
 
 
-def with_practice(cfg: Mapping[str, Any], lengths: Mapping[str, int], practice: list[str]) -> dict[str, Any]:
-    """The settings of `demos` for demonstrations (folder -> frames), with their `shares` or else by their lengths, and the
-    rounds of practice so far, which have `share` of a batch."""
-    if not practice:
-        return dict(cfg)
-    share, own = cfg["stage"]["share"], cfg["stage"]["shares"] or list(lengths.values())
-    shares = [(1 - share) * part / sum(own) for part in own] + [share / len(practice)] * len(practice)
-    return dict(cfg) | {"data": ",".join([*lengths, *practice]), "stage": dict(cfg["stage"]) | {"shares": shares}}
+def with_practice(own: Sequence[float], share: float, rounds: int) -> list[float]:
+    """Shares in a batch of the demonstrations, `own` among themselves, and of the rounds of practice, `share` together."""
+    return [(1 - share) * part / sum(own) for part in own] + [share / rounds] * rounds
 
 
-def tasks_of(readers: list[DemoReader]) -> list[str]:
+def tasks_of(readers: Mapping[str, DemoReader]) -> list[str]:
     """Names of the tasks that the datasets demonstrate, where they say so."""
-    return sorted({e.info["task_name"] for reader in readers for e in reader.episodes if "task_name" in e.info})
+    return sorted({e.info["task_name"] for r in readers.values() for e in r.episodes if "task_name" in e.info})
 
 
-def windows_of(reader: DemoReader, folder: str, processor: Processor, horizon: int, cfg: Mapping[str, Any]) -> DemoWindows:
+def windows_of(reader: DemoReader, folder: str | Path, processor: Processor, horizon: int, cfg: Mapping[str, Any]) -> DemoWindows:
     stage = cfg["stage"]
     with PartialState(cpu=share_of_cpu()).main_process_first():
         cache = FrameCache.build(reader, Path(folder) / "frames", processor.image_size)
@@ -163,14 +176,14 @@ def start(cfg: Mapping[str, Any], spec: Spec, tasks: list[str]) -> tuple[Embodie
     model config)."""
     torch.manual_seed(cfg["seed"])
     if cfg["init"] is None:
-        path = cfg["tokenizer"] or cfg["model"]["backbone"]["lm"].get("path")  # a pretrained LM knows its own tokens alone
+        config = for_cameras(cfg["model"], spec)
+        path = cfg["tokenizer"] or config["backbone"]["lm"].get("path")  # a pretrained LM knows its own tokens alone
         tokenizer = tokenizer_at(path) if path else train_tokenizer(tokenizer_text() + tasks)
-        return checkpoint.new_model(cfg["model"], spec, tokenizer), tokenizer, cfg["model"]
+        return checkpoint.new_model(config, spec, tokenizer), tokenizer, config
     if cfg["tokenizer"]:
         raise TrainError(f"tokenizer {cfg['tokenizer']}: {cfg['init']} brings its own, without which its words mean nothing")
     folder = checkpoint.find(cfg["init"])
-    config, tokenizer = checkpoint.page(folder)["model"], load_tokenizer(folder / "tokenizer")
-    config = for_cameras(config, spec)
+    config, tokenizer = for_cameras(checkpoint.page(folder)["model"], spec), load_tokenizer(folder / "tokenizer")
     model = checkpoint.new_model(config, spec, tokenizer)
     copied, new = checkpoint.fit(model, folder)
     print(f"{cfg['init']}: {len(copied)} tensors taken over, {len(new)} new: {', '.join(new[:6])}")
@@ -195,13 +208,14 @@ def checkpoint_spec(name: str) -> Spec:
     return Spec.from_dict(checkpoint.page(checkpoint.find(name))["spec"])
 
 
-def fit_statistics(model: EmbodiedModel, columns: Mapping[str, np.ndarray]) -> None:
-    """State and senses by their percentiles; actions likewise unless the spec bounds them in [-1, 1] already."""
-    model.normalize_state.fit(columns[STATE])
-    for name, sense in model.senses.items():
-        sense.normalize.fit(columns[SENSE + name])
+def fit_statistics(model: EmbodiedModel, datasets: Sequence[Mapping[str, np.ndarray]]) -> None:
+    """State and senses by their percentiles in the datasets' columns; actions likewise unless the spec bounds them in
+    [-1, 1] already."""
+    fits = {STATE: model.normalize_state} | {SENSE + name: sense.normalize for name, sense in model.senses.items()}
     if model.spec.action.kind != "ee_delta":
-        model.normalize_action.fit(columns[ACTION])
+        fits[ACTION] = model.normalize_action
+    for key, normalizer in fits.items():
+        normalizer.fit(*(columns[key] for columns in datasets))
 
 
 def schedule(cfg: Mapping[str, Any]) -> Schedule:

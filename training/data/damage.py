@@ -41,7 +41,7 @@ def check_dataset(root: str | Path, decode: bool = True) -> list[Finding]:
     except (DatasetError, KeyError) as error:
         return [Finding(root / "meta", None, f"the dataset cannot be opened: {error}")]
     findings = [*counts(reader), *strays(reader)]
-    tables = {path: _table(path) for path in dict.fromkeys(e.data for e in reader.episodes)}
+    tables = {path: _table(reader, path) for path in dict.fromkeys(e.data for e in reader.episodes)}
     findings += [Finding(path, None, str(t)) for path, t in tables.items() if isinstance(t, DatasetError)]
     ranges = _state_ranges(reader, tables)
     for episode in reader.episodes:
@@ -156,9 +156,9 @@ def _first(flags: np.ndarray) -> int | None:
     return int(np.argmax(flags)) if flags.any() else None
 
 
-def _table(path: Path):
+def _table(reader: DemoReader, path: Path):
     try:
-        return form.read_table(path)
+        return reader.table(path)
     except DatasetError as error:
         return error
 

@@ -123,7 +123,8 @@ class Episode:
 
 
 class DemoReader:
-    """Any LeRobotDataset v3: `tasks`, `episodes`, `features`, `fps`, `spec`. Raises DatasetError naming the file."""
+    """Any LeRobotDataset v3: `tasks`, `episodes`, `features`, `fps`, `spec`, `cameras` (name -> key of its pictures). Raises
+    DatasetError naming the file."""
 
     def __init__(self, root: str | Path):
         self.root = Path(root)
@@ -133,6 +134,9 @@ class DemoReader:
         self.fps, self.features = float(self.info["fps"]), self.info["features"]
         self.robot_type, self.length = self.info.get("robot_type"), self.info["total_frames"]
         self.video_keys = [key for key, f in self.features.items() if f["dtype"] in ("video", "image")]
+        self.cameras = {camera_of(key): key for key in self.video_keys}
+        if len(self.cameras) < len(self.video_keys):
+            raise DatasetError(f"{self.root / form.INFO}: cameras of one name among {', '.join(self.video_keys)}")
         soma = self.root / form.SOMA
         self.soma = form.read_json(soma) if soma.is_file() else {}
         self.tasks = form.task_names(form.read_table(self.root / form.TASKS))
@@ -167,7 +171,9 @@ class DemoReader:
 
     def _derived_spec(self) -> Spec:
         """What the features say of a robot from elsewhere: its actions pass through as they are ("native")."""
-        cameras = {key.removeprefix(IMAGES): tuple(self.features[key]["shape"][:2]) for key in self.video_keys}
+        if ACTION not in self.features:
+            raise DatasetError(f"{self.root / form.INFO} declares no {ACTION}; it has {', '.join(self.features)}")
+        cameras = {name: _picture_size(self.features[key]) for name, key in self.cameras.items()}
         names = {key: _names(self.features[key], key) for key in (STATE, ACTION) if key in self.features}
         stats = form.read_json(self.root / form.STATS)[ACTION]
         bounds = (tuple(float(x) for x in stats[bound]) for bound in ("min", "max"))
@@ -176,21 +182,32 @@ class DemoReader:
     # ---- frames
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Every numeric column of the whole dataset, (rows,) or (rows, *shape), by key."""
+        """Every numeric column of the whole dataset, (rows,) or (rows, *shape), by key; what Spec names is (rows, size), the
+        state of a robot that senses none of size 0."""
         if self._columns is None:
             files = dict.fromkeys(episode.data for episode in self.episodes)
-            tables = [form.read_table(path) for path in files]
+            tables = [self.table(path) for path in files]
             keys = [key for key, f in self.features.items() if f["dtype"] not in ("video", "image", "string")]
             self._columns = {key: np.concatenate([self._array(t, key) for t in tables]) for key in keys}
+            self._columns.setdefault(STATE, np.zeros((self.length, 0), np.float32))
             order = self._columns["index"]
             if len(order) != self.length or (np.diff(order) != 1).any():
                 raise DatasetError(f"{self.root}/data holds {len(order)} rows, {self.length} are needed, in order; "
                                    "`soma data check` names the damage")
         return self._columns
 
+    def table(self, path: Path) -> pa.Table:
+        """A data file. Raises DatasetError where it lacks a column that is declared."""
+        table = form.read_table(path)
+        missing = [key for key, f in self.features.items() if f["dtype"] != "video" and key not in table.column_names]
+        if missing:
+            raise DatasetError(f"{path} has no column {', '.join(missing)}")
+        return table
+
     def _array(self, table: pa.Table, key: str) -> np.ndarray:
         values = form.array(table[key], self.features[key])
-        shape = self.soma.get("shapes", {}).get(key)
+        vectors = {STATE, ACTION, *(SENSE + name for name in self.spec.senses)}
+        shape = (1,) if key in vectors and values.ndim == 1 else self.soma.get("shapes", {}).get(key)
         return values.reshape(-1, *shape) if shape else values
 
     def episode(self, index: int) -> dict[str, np.ndarray]:
@@ -260,6 +277,18 @@ class DemoReader:
             return None
         count = frames if frames < 0 else round(frames / self.fps * self.spec.sample_rate)
         return {track: soundfile.read(path, count, dtype="float32", always_2d=True)[0] for track, path in tracks.items()}
+
+
+def camera_of(key: str) -> str:
+    """A camera's name: of "observation.images.NAME", of LeRobot's "observation.image" for an only one, or of a key from
+    elsewhere, without dots, which no module's name may have."""
+    return key.removeprefix(IMAGES).removeprefix(SENSE).replace(".", "_")
+
+
+def _picture_size(feature: Mapping) -> tuple[int, int]:
+    """(height, width); LeRobot declares pictures with their channels last or first."""
+    first = (feature.get("names") or ["height"])[0].startswith("channel")
+    return tuple(feature["shape"][1:] if first else feature["shape"][:2])
 
 
 def _without_stats(path: Path) -> list[dict]:

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from agent.processor import resize
+from agent.spec import IMAGES
 from training.data import lerobot_format as form
 from training.data.demos import DatasetError, DemoReader
 
@@ -19,7 +20,8 @@ EVERY = 50  # episodes between two notes of how far it is
 
 
 class FrameCache:
-    """frames(key, rows) -> (len(rows), size, size, 3) uint8. Opened in each process at first use.
+    """frames(key, rows) -> (len(rows), size, size, 3) uint8, key IMAGES + a camera's name. Opened in each process at first
+    use.
 
     Frames are drawn at random from files that are larger than memory: each is one read of its own size. A memory map would
     read ahead what nobody asks for, and push out what is asked for again.
@@ -38,10 +40,10 @@ class FrameCache:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         mark = fingerprint(reader)
-        paths = {key: folder / f"{key}.{size}.npy" for key in reader.video_keys}
-        for key, path in paths.items():
-            _fill(reader, key, path, size, mark, progress)
-        return cls(paths)
+        paths = {name: folder / f"{key}.{size}.npy" for name, key in reader.cameras.items()}
+        for name, path in paths.items():
+            _fill(reader, reader.cameras[name], path, size, mark, progress)
+        return cls({IMAGES + name: path for name, path in paths.items()})
 
     def frames(self, key: str, rows) -> np.ndarray:
         if key not in self._files:

@@ -12,11 +12,10 @@ from training.data.windows import DemoWindows, batch_of
 
 class Mixture:
     """Random-access batches from datasets of one robot, each drawn with its share. What the n-th batch is depends on
-    the first one's seed and on n alone. Raises ValueError for shares that are not one positive number a dataset."""
+    the first one's seed and on n alone. shares: one positive number a dataset."""
 
     def __init__(self, windows: Sequence[DemoWindows], shares: Sequence[float]):
-        if len(shares) != len(windows) or min(shares) <= 0:
-            raise ValueError(f"shares {list(shares)}: one above 0 for each of the {len(windows)} datasets is needed")
+        assert len(shares) == len(windows) and min(shares) > 0
         self.windows, self.shares = list(windows), np.array(shares) / np.sum(shares)
 
     def __getitem__(self, n: int) -> Batch:
