@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import json
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 import torch
 from safetensors import SafetensorError
@@ -34,10 +35,18 @@ def build(node: Any) -> Any:
     """A config tree -> the same tree with each {_target_: NAME, **arguments} as a partial of that class or function."""
     if isinstance(node, Mapping):
         values = {key: build(value) for key, value in node.items() if key != "_target_"}
-        return functools.partial(_ours(node["_target_"]), **values) if "_target_" in node else values
+        return _partial(_ours(node["_target_"]), values) if "_target_" in node else values
     if isinstance(node, (list, tuple)):
         return tuple(build(value) for value in node)
     return node
+
+
+def _partial(target: Callable, arguments: Mapping[str, Any]) -> functools.partial:
+    known = inspect.signature(target).parameters
+    unknown = sorted(arguments.keys() - known)
+    if unknown:
+        raise CheckpointError(f"{target.__qualname__} takes no {', '.join(unknown)}; allowed are {', '.join(known)}")
+    return functools.partial(target, **arguments)
 
 
 def _ours(name: str):
@@ -51,8 +60,15 @@ def _ours(name: str):
 
 
 def new_model(config: Mapping, spec: Spec, tokenizer: PreTrainedTokenizerBase) -> EmbodiedModel:
-    """A fresh model from a model config (training/configs/model/*.yaml) for one robot and one tokenizer."""
-    return EmbodiedModel(spec=spec, vocabulary=len(tokenizer), **build(dict(config)))
+    """A fresh model from a model config (training/configs/model/*.yaml) for one robot and one tokenizer. Raises
+    CheckpointError for a config of which none can be made, agent.pretrained.PretrainedError."""
+    make = _partial(EmbodiedModel, build(dict(config)))
+    try:
+        return make(spec=spec, vocabulary=len(tokenizer))
+    except pretrained.PretrainedError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"model: {error}") from error
 
 
 def save(folder: str | Path, model: EmbodiedModel, config: Mapping, tokenizer: PreTrainedTokenizerBase,
@@ -91,28 +107,33 @@ def find(name: str | Path) -> Path:
 def page(folder: Path) -> dict:
     """A checkpoint's config.json: {"model", "spec", "notes"}. Raises CheckpointError."""
     try:
-        whole = json.loads((folder / "config.json").read_text())
-        return whole | {"model": pretrained.found(whole["model"], folder)}
-    except (ValueError, KeyError) as error:
+        whole = {"notes": {}, **json.loads((folder / "config.json").read_text())}
+    except (ValueError, TypeError) as error:
         raise CheckpointError(f"{folder / 'config.json'} is no checkpoint's: {error}") from error
+    missing = sorted({"model", "spec"} - whole.keys())
+    if missing:
+        raise CheckpointError(f"{folder / 'config.json'} is no checkpoint's: it has no {', '.join(missing)}")
+    return whole | {"model": pretrained.found(whole["model"], folder)}
 
 
 def load(name: str | Path) -> tuple[EmbodiedModel, Processor, dict]:
     """(model in evaluation mode, its processor, the whole config). Raises CheckpointError."""
     folder = find(name)
     config = page(folder)
-    spec = Spec.from_dict(config["spec"])
     try:
+        spec, image_size = Spec.from_dict(config["spec"]), config["model"]["image_size"]
         tokenizer, weights = load_tokenizer(folder / "tokenizer"), load_file(folder / "model.safetensors")
         model = new_model(config["model"], spec, tokenizer)
         floats = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
         missing, unknown = model.load_state_dict(floats, strict=False)
-    except (OSError, RuntimeError, TypeError, SafetensorError, pretrained.PretrainedError) as error:
+    except KeyError as error:
+        raise CheckpointError(f"{folder} cannot be loaded: its config.json has no {error}") from error
+    except (OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
     missing = [name for name in missing if not name.endswith("lm_head.weight")]
     if missing or unknown:
         raise CheckpointError(f"{folder}: weights do not fit the config; missing {missing[:5]}, unknown {unknown[:5]}")
-    return model.eval(), Processor(spec, tokenizer, config["model"]["image_size"]), config
+    return model.eval(), Processor(spec, tokenizer, image_size), config
 
 
 def fit(model: EmbodiedModel, name: str | Path) -> tuple[list[str], list[str]]:

@@ -36,16 +36,19 @@ class MLP(nn.Module):
 
 class PixelShuffle(nn.Module):
     """Joins `factor` x `factor` neighbouring patches into one token before the linear map (as MiniGPT-v2 joins four
-    neighbours, Chen et al. 2023): fewer tokens, nothing thrown away."""
+    neighbours, Chen et al. 2023): fewer tokens, nothing thrown away. Where the grid's side is no multiple of `factor`, as
+    DINOv2's 37 and SigLIP's 27 are not of 2, the last row and column of tokens are filled up with zeros."""
 
     def __init__(self, width_in: int, width: int, grid: int, factor: int = 2):
         super().__init__()
-        if grid % factor:
-            raise ValueError(f"a grid of {grid} cannot be joined by {factor}")
-        self.factor, self.count = factor, (grid // factor) ** 2
+        if not 1 <= factor <= grid:
+            raise ValueError(f"factor {factor}: 1 to {grid}, the grid's side, is needed")
+        self.factor, self.missing = factor, -grid % factor
+        self.count = ((grid + self.missing) // factor) ** 2
         self.net = nn.Linear(width_in * factor * factor, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.pad(x, (0, 0, 0, self.missing, 0, self.missing)) if self.missing else x
         n, p, _, width = x.shape
         f = self.factor
         x = x.view(n, p // f, f, p // f, f, width).transpose(2, 3).reshape(n, -1, f * f * width)

@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 import sys
+from functools import reduce
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,15 +93,50 @@ MISTAKES = [
     (["data", "chek", "OUT"], ["'chek'", "mean check"]),
     (["run", "task=make me a coffee", "policy=random"], ["make me a coffee", "pick up"]),
     (["run", "audio=nowhere.wav", "policy=random"], ["nowhere.wav", "no such file"]),
+    (["run", "audio=DATA/meta/info.json", "policy=random"], ["audio=", "info.json", "WAV, FLAC"]),
+    (["run", "decide_every=0", "policy=random"], ["decide_every=0", "at least 1"]),
+    (["run", "seed=-1", "policy=random"], ["seed=-1", "at least 0"]),
+    (["run", "device=abacus"], ["device=abacus", "cpu", "soma doctor"]),
+    (["eval", "seed=1,2"], ["seed=1,2", "whole number"]),
+    (["eval", "tasks=[reach"], ["tasks=[reach"]),
+    (["eval", "episodes=0", "out=OUT"], ["episodes=0", "at least 1"]),
+    (["eval", "env.kwargs.arm=ur5", "policy=random", "out=OUT"], ["'arm': 'ur5'", "panda, fr3"]),
+    (["eval", "env.kwargs.armed=true", "policy=random", "out=OUT"], ["'armed'", "argument"]),
+    (["collect", "env.id=Kitchen-v7", "out=OUT"], ["env.id=Kitchen-v7", "exist"]),
+    (["collect", "env.kwargs.image_size=3", "out=OUT"], ["'image_size': 3", "even number"]),
+    (["collect", "beginning=0", "out=OUT"], ["beginning=0", "at least 1"]),
+    (["train", "processes=0", "data=DATA"], ["processes=0", "at least 1"]),
+    (["train", "stage.batch=0", "data=DATA"], ["stage.batch=0", "at least 1"]),
+    (["train", "stage.decisions=0", "data=DATA"], ["stage.decisions=0", "at least 1"]),
+    (["train", "stage.shares=[1,2]", "data=DATA"], ["stage.shares=[1, 2]", "each of the 1 datasets"]),
+    (["train", "stage.shares=many", "data=DATA"], ["stage.shares=['many']", "one above 0"]),
+    (["train", "stage=dagger", "stage.share=1", "data=DATA"], ["stage.share=1", "above 0 and below 1"]),
+    (["train", "stage.schedule.save_every=0", "data=DATA"], ["stage.schedule.save_every=0", "at least 1"]),
+    (["train", "+stage.schedule.stepz=1", "data=DATA"], ["'stepz'", "mean steps", "warmup"]),
+    (["train", "+stage.schedule.clip=hard", "data=DATA"], ["stage.schedule.clip=hard", "a number"]),
+    (["train", "+stage.dropout.left=1", "data=DATA"], ["'left'", "front, wrist"]),
+    (["train", "model.backbone.tune=half", "data=DATA"], ["tune 'half'", "full, frozen, lora"]),
+    (["train", "model.image_size=100", "data=DATA"], ["image_size 100", "multiple of 16"]),
+    (["train", "model.projectors.front.factor=0", "data=DATA"], ["factor 0", "1 to 16"]),
+    (["train", "+model.vision.eyes=2", "data=DATA"], ["NativeViT takes no eyes", "image_size, first, width"]),
+    (["train", "+model.eyes=2", "data=DATA"], ["EmbodiedModel takes no eyes", "vision"]),
+    (["train", "stage=hearing", "init=pocket", "stage.voices={espeak: 1, pico: 0, festival: 0}", "data=DATA"],
+     ["DATA", "demonstrations", "voice bank"]),
 ]
+DATA = Path(__file__).parent / "data" / "metaworld_v3"
 
 
 @pytest.mark.parametrize("words, expected", MISTAKES)
 def test_a_mistake_is_answered_in_one_message(words, expected, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    status, page = said(capsys, *(word.replace("OUT", str(tmp_path)) for word in words))
+    before = list(DATA.rglob("*"))
+    places = {"OUT": str(tmp_path), "DATA": str(DATA)}
+    words, expected = ([reduce(lambda w, place: w.replace(*place), places.items(), word) for word in them]
+                       for them in (words, expected))
+    status, page = said(capsys, *words)
     assert status == 2 and "Traceback" not in page.err
     assert page.err.startswith("soma: ") and all(part in page.err for part in expected), page.err
+    assert not list(tmp_path.iterdir()) and list(DATA.rglob("*")) == before  # what was refused left nothing behind
 
 
 def test_our_own_faults_keep_their_traceback(monkeypatch):

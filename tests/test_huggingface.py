@@ -209,6 +209,23 @@ def test_model_with_a_pretrained_eye(tmp_path):
     assert torch.isfinite(losses["action"])
 
 
+def test_a_pretrained_eye_with_an_odd_grid_is_joined_by_twos(tmp_path):
+    """As DINOv2's of 518 pixels and SigLIP's of 384: the last row and column are joined with nothing."""
+    hf.Dinov2Model(hf.Dinov2Config(**SIGHT | {"image_size": 40})).save_pretrained(tmp_path)
+    hf.CLIPImageProcessor().save_pretrained(tmp_path)
+    joined = {"_target_": "agent.projectors.PixelShuffle", "factor": 2}
+    model, processor, _ = tiny_model(vision={"_target_": "agent.encoders.vision.HuggingFaceVision", "path": str(tmp_path)},
+                                     projectors={"front": joined, "wrist": joined})
+    batch = processor([tiny_sample(np.random.default_rng(0))])
+    assert torch.isfinite(model.loss(batch)["action"])
+    project, grid = model.projectors["front"], model.vision(batch.images["front"].flatten(0, 1)).requires_grad_()
+    tokens = project(grid).unflatten(1, (3, 3))
+    assert model.vision.grid == 5 and project.count == 9
+    for (row, column), cells in {(0, 1): [[0, 2], [0, 3], [1, 2], [1, 3]], (2, 2): [[4, 4]], (1, 2): [[2, 4], [3, 4]]}.items():
+        (change,) = torch.autograd.grad(tokens[0, row, column].sum(), grid, retain_graph=True)
+        assert change[0].abs().sum(-1).nonzero().tolist() == cells
+
+
 def test_whisper_hears_like_the_native_recogniser(tmp_path):
     torch.manual_seed(0)
     config = hf.WhisperConfig(d_model=32, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=48, decoder_layers=1,

@@ -1,5 +1,6 @@
 """The model's mathematics: who sees whom, packing, streaming, sampling, saving."""
 
+import functools
 import json
 
 import numpy as np
@@ -344,6 +345,19 @@ def test_a_checkpoint_that_is_damaged_is_named(tmp_path, file, content):
     checkpoint.save(tmp_path, model, config, processor.tokenizer)
     (tmp_path / file).write_text(content)
     with pytest.raises(checkpoint.CheckpointError, match=str(tmp_path)):
+        checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["spec", "model", "spec.cameras", "spec.action", "spec.action.kind", "model.image_size",
+                                 "model.vision", "model.backbone"])
+def test_a_checkpoint_whose_config_lacks_something_is_named(tmp_path, key):
+    model, processor, config = tiny_model()
+    checkpoint.save(tmp_path, model, config, processor.tokenizer)
+    page = json.loads((tmp_path / "config.json").read_text())
+    *branches, leaf = key.split(".")
+    del functools.reduce(lambda node, name: node[name], branches, page)[leaf]
+    (tmp_path / "config.json").write_text(json.dumps(page))
+    with pytest.raises(checkpoint.CheckpointError, match=f"(?s){tmp_path}.*{leaf}"):
         checkpoint.load(tmp_path)
 
 

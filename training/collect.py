@@ -27,8 +27,8 @@ from policies.teleop import GivenUp, TeleopPolicy
 from training.data.assemble import assemble, recorded_names
 from training.data.demos import DemoWriter
 from training.evaluate import mend
-from training.play import load_policy, told
-from training.settings import claim
+from training.play import fingerprint, load_policy, make_world, told
+from training.settings import at_least, claim
 from training.workers import each
 
 PROTOCOL = "collect.json"  # in the dataset's folder: how its episodes are made
@@ -91,7 +91,7 @@ class Demonstrator:
 
     def __init__(self, env_id: str, env_kwargs: Mapping, out: str, perturb: float, learner: str | None,
                  beginning: int | None, policy: str, safety: float):
-        self.env = gym.make(env_id, **env_kwargs, disable_env_checker=True, max_episode_steps=beginning)
+        self.env = make_world(env_id, env_kwargs, {}, beginning)
         self.keeps_all = beginning is not None or learner is not None
         self.world, self.perturb, self.safety = self.env.unwrapped, perturb, safety
         self.writer = DemoWriter(out, policy_spec(self.world), self.world.arm.name)
@@ -191,8 +191,13 @@ def collect(
     if not 0.0 <= safety <= 1.0:
         raise CollectError(f"safety={safety}: a share of the episodes, 0 to 1, is needed")
     out = Path(out)
-    kwargs = {"instruct": "mixed"} | dict(env or {}) | {"split": split} | ({"action": "joint_position"} if safety else {})
-    claim(out / PROTOCOL, {"env": env_id, **kwargs, "perturb": perturb, "learner": learner, "beginning": beginning,
+    at_least(1, {"episodes": episodes, "beginning": 1 if beginning is None else beginning})
+    at_least(0, {"seed": seed})
+    asked, own = {"instruct": "mixed"} | dict(env or {}), {"split": split} | ({"action": "joint_position"} if safety else {})
+    make_world(env_id, asked, own).close()
+    kwargs = asked | own
+    taught = learner and (fingerprint(learner) or learner)  # its weights, wherever they are
+    claim(out / PROTOCOL, {"env": env_id, **kwargs, "perturb": perturb, "learner": taught, "beginning": beginning,
                            "policy": policy, "safety": safety})
     share, rest = divmod(episodes, len(tasks))
     wanted: Counter[str] = Counter()

@@ -10,9 +10,9 @@ from typing import Any, Mapping, Sequence
 
 from envs.tabletop.tasks import HEARD
 from training import evaluate
-from training.play import Job, Setting, check_split, fingerprint, task_names
+from training.play import Job, Setting, check_policy, check_split, fingerprint, task_names
 from training.report import write_report
-from training.settings import claim
+from training.settings import at_least, claim
 
 
 IN_TURN = "text and voice in turn"
@@ -22,6 +22,9 @@ def main(cfg: Mapping[str, Any]) -> int:
     check_split(cfg["split"], "mixed")
     out, pace = Path(cfg["out"]), 1 if cfg["policy"] == "expert" else 4
     setting = Setting(cfg["policy"], cfg["env"]["id"], cfg["env"]["kwargs"], cfg["split"], pace)
+    at_least(1, {"episodes": cfg["episodes"]})
+    at_least(0, {"seed": cfg["seed"]})
+    check_policy(setting, "mixed")
     tasks = task_names([], cfg["policy"])
     protocol = {"tasks": tasks, "seed": cfg["seed"], "instruct": IN_TURN, **asdict(setting)}
     protocol |= {"weights": fingerprint(cfg["policy"]), "mujoco": version("mujoco")}

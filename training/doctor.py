@@ -146,12 +146,13 @@ def festival() -> Finding:
 
 
 def synthesiser(engine: str, name: str, remedy: str, needed: bool) -> Finding:
+    from envs.tabletop.sound import SAMPLE_RATE
     from envs.tabletop.voices import Voice, available_engines, speak
 
     if engine not in available_engines():
         return Finding(engine, False, "not found", remedy, needed)
     try:
-        seconds = len(speak("press the buzzer", Voice(engine, name))) / 16000
+        seconds = len(speak("press the buzzer", Voice(engine, name))) / SAMPLE_RATE
     except Exception as error:  # noqa: BLE001 a program without its voices fails in its own way
         return Finding(engine, False, f"{type(error).__name__}: {error}", remedy, needed)
     return Finding(engine, True, f"spoke for {seconds:.1f} s", remedy, needed)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from training import scores
 from training.play import Job, Player, Setting, check_policy, check_split, fingerprint, task_names
 from training.report import write_report
-from training.settings import SettingsError, claim
+from training.settings import SettingsError, at_least, claim
 from training.workers import each
 
 PROTOCOL, RESULTS, FILMS, VIDEOS = "protocol.json", "results.json", "films.jsonl", "videos"
@@ -49,6 +49,8 @@ def evaluate(
     shard: (index, count): only every count-th episode, from the index-th on. Raises SettingsError where the folder
     holds episodes of another protocol, EvaluateError where all episodes crash.
     """
+    at_least(1, {"episodes": episodes})
+    at_least(0, {"seed": seed, "videos": videos})
     check_policy(setting, instruct)
     setting = replace(setting, decide_every=1) if setting.policy == "expert" else setting
     out = Path(out)

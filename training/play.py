@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 import envs
+from envs.tabletop.env import INSTRUCT
 from envs.tabletop.scene import SPLITS
 from envs.tabletop.tasks import TASKS
 from envs.tabletop.voices import ENGINES, available_engines
@@ -19,9 +20,8 @@ from envs.tabletop.words import instruction
 from policies.base import Episode, Policy, Record, rollout
 from policies.wrappers import Blind, Instruct, Mute
 from training.film import Film
-from training.settings import SettingsError, require
+from training.settings import SettingsError, at_least, require
 
-INSTRUCT = ("text", "voice", "both", "mixed")
 TABLETOP = "soma/"  # what the ids of our own environments begin with
 OWN_POLICIES = ("expert", "random")
 
@@ -80,14 +80,27 @@ def check_split(split: str, instruct: str) -> None:
 
 
 def make_env(setting: Setting) -> gym.Env:
-    kwargs = dict(setting.env_kwargs)
-    if setting.env_id.startswith(TABLETOP):
-        kwargs |= {"split": setting.split, "action": "joint_position", "lazy_images": True}
-    return gym.make(setting.env_id, **kwargs, disable_env_checker=True)
+    own = setting.env_id.startswith(TABLETOP)
+    played = {"split": setting.split, "action": "joint_position", "lazy_images": True} if own else {}
+    return make_world(setting.env_id, setting.env_kwargs, played)
+
+
+def make_world(env_id: str, asked: Mapping[str, Any], own: Mapping[str, Any], steps: int | None = None) -> gym.Env:
+    """An environment with what was asked for (env.kwargs) and arguments of our own; steps: control steps after which it ends.
+    Raises SettingsError for one that there is not, or that refuses what was asked for."""
+    try:
+        return gym.make(env_id, steps, disable_env_checker=True, **{**asked, **own})
+    except gym.error.Error as error:
+        raise SettingsError(f"env.id={env_id}: {error}") from error
+    except (TypeError, ValueError) as error:
+        if not asked:
+            raise  # a fault of ours
+        raise SettingsError(f"env.kwargs={dict(asked)}: {error}") from error
 
 
 def load_policy(name: str, env: gym.Env, device: str = "cpu") -> Policy:
-    """expert, random, a shipped name or a checkpoint's folder. Raises agent.checkpoint.CheckpointError."""
+    """expert, random, a shipped name or a checkpoint's folder. Raises agent.checkpoint.CheckpointError, and SettingsError for a
+    device that there is not."""
     if name == "expert":
         from policies.scripted import ExpertPolicy
 
@@ -100,6 +113,10 @@ def load_policy(name: str, env: gym.Env, device: str = "cpu") -> Policy:
 
     from policies.mmllm import MMLLMPolicy
 
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # what PyTorch says of one it does not know, or was not built for
+        raise SettingsError(f"device={device}: {str(error).splitlines()[0]}; soma doctor says what there is") from error
     torch.set_num_threads(1)  # one a process: two beside another busy process make decisions ten times as slow
     return MMLLMPolicy.load(name, device)
 
@@ -187,6 +204,6 @@ def check_policy(setting: Setting, instruct: str) -> None:
         raise SettingsError("policy=expert reads the simulator: mute, blind and swap_instruction change nothing")
     if setting.swap_instruction and instruct != "text":
         raise SettingsError(f"swap_instruction=true replaces the written one: instruct=text is needed, not {instruct}")
-    if setting.decide_every < 1 or setting.delay_steps < 0 or setting.blend < 0:
-        raise SettingsError(f"decide_every={setting.decide_every}, delay_steps={setting.delay_steps}, blend={setting.blend}: "
-                            "at least 1, 0 and 0 are needed")
+    at_least(1, {"decide_every": setting.decide_every})
+    at_least(0, {"delay_steps": setting.delay_steps, "blend": setting.blend})
+    make_env(setting).close()

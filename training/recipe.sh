@@ -23,5 +23,5 @@ $SOMA collect tasks=push beginning=24 instruct=text seed=800000 perturb=0.1 epis
 $SOMA train stage=dagger seed="$SEED" processes=2 "stage.shares=[57,17,15,6,5]" \
     "stage.tasks=[$ALL,$HARD,press_buzzer,start_on_beep]" stage.schedule.compile=true out="$OUT/train-$SEED" \
     data="$OUT/demos,$OUT/beginnings,$OUT/ringing,$OUT/waiting,$OUT/pushing"
-$SOMA train stage=hearing init="$OUT/train-$SEED/weights" data="$OUT/voices" out="$OUT/hearing-$SEED"
+$SOMA train stage=hearing seed="$SEED" init="$OUT/train-$SEED/weights" data="$OUT/voices-$SEED" out="$OUT/hearing-$SEED"
 $SOMA export weights="$OUT/hearing-$SEED/weights" out="$OUT/weights-$SEED"

@@ -10,11 +10,11 @@ from typing import Any, Mapping
 import gymnasium as gym
 import numpy as np
 
+from envs.tabletop.sound import SAMPLE_RATE
 from training.phrases import find_scene, understand
-from training.play import Job, Player, Setting, check_split, task_names
-from training.settings import SettingsError
+from training.play import Job, Player, Setting, check_policy, check_split, task_names
+from training.settings import SettingsError, at_least
 
-SAMPLE_RATE = 16000  # Hz
 SHORTEST = 0.1  # s of a recording
 
 
@@ -24,6 +24,8 @@ def main(cfg: Mapping[str, Any]) -> int:
     pace = 1 if cfg["policy"] == "expert" else cfg["decide_every"]
     setting = Setting(cfg["policy"], cfg["env"]["id"], cfg["env"]["kwargs"], cfg["split"], pace, cfg["delay_steps"],
                       cfg["blend"], cfg["safety"])
+    check_policy(setting, "text")
+    at_least(0, {"seed": cfg["seed"]})
     recording = read_recording(cfg["audio"]) if cfg["audio"] else None
     player = Player(setting, cfg["device"])
     job = prepare(cfg, player, recording)
@@ -75,7 +77,10 @@ def read_recording(path: str) -> np.ndarray:
 
     if not Path(path).is_file():
         raise SettingsError(f"audio={path}: there is no such file")
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise SettingsError(f"audio={path}: {error}; WAV, FLAC, OGG and MP3 are among what can be read") from error
     common = np.gcd(rate, SAMPLE_RATE)
     mono = resample_poly(samples.mean(1), SAMPLE_RATE // common, rate // common)
     if len(mono) < SHORTEST * SAMPLE_RATE or not np.any(mono):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Iterable, Mapping, NamedTuple, Sequence
@@ -15,6 +16,7 @@ import yaml
 
 CONFIGS = Path(__file__).parent / "configs"
 ENTRY = re.compile(r"^(\w+):\s*(.*?)(?:\s+#\s*(.*))?$")
+NEEDED = {bool: "true or false", int: "a whole number", float: "a number"}  # by a default's type
 PLAIN = re.compile(r"[\w./:+-]*")  # what hydra's grammar takes as it stands
 
 
@@ -63,13 +65,18 @@ def compose(verb: str, overrides: Sequence[str]) -> dict[str, Any]:
     """The verb's settings as plain dictionaries. Raises SettingsError."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     choices, rest = _split(verb, overrides)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         base = hydra_compose(verb, choices)
         _check_keys(base, rest)
-        config = hydra_compose(verb, choices + [_quoted(base, item) for item in rest])
+        try:
+            config = hydra_compose(verb, choices + [_quoted(base, item) for item in rest])
+        except (HydraException, OmegaConfBaseException) as error:
+            raise SettingsError(f"{' '.join(rest)}: {str(error).splitlines()[0]}") from error
     _check_types(base, config, rest)
     return OmegaConf.to_container(config, resolve=True)
 
@@ -87,6 +94,23 @@ def require(what: str, value: str, allowed: Iterable[str]) -> str:
     if value not in (allowed := list(allowed)):
         raise SettingsError(nearest(value, allowed, what))
     return value
+
+
+def at_least(least: int, settings: Mapping[str, int]) -> None:
+    """Raise SettingsError for the first of the settings (name -> value) that is below."""
+    for name, value in settings.items():
+        if value < least:
+            raise SettingsError(f"{name}={value}: at least {least} is needed")
+
+
+def filled(kind: type, branch: str, values: Mapping[str, Any]) -> Any:
+    """A dataclass with defaults from a branch of the settings. Raises SettingsError for a key that it has not, or a value
+    of another type than the default's."""
+    defaults = kind()
+    for name, value in values.items():
+        require(f"key of {branch}", name, [field.name for field in fields(kind)])
+        _check_type(f"{branch}.{name}", value, value, getattr(defaults, name))
+    return replace(defaults, **values)
 
 
 def claim(file: Path, protocol: Mapping[str, Any]) -> None:
@@ -152,6 +176,8 @@ def _quoted(base, item: str) -> str:
     default = OmegaConf.select(base, name.lstrip("+~"), throw_on_missing=False)
     if isinstance(default, ListConfig):
         return item if value.startswith("[") else f"{name}=[{value}]"
+    if type(default) in NEEDED and "," in value:  # which hydra's grammar takes for several runs
+        _check_type(name, value, value, default)
     free = default is None and value[:1] not in ("[", "{") and not PLAIN.fullmatch(value)
     if free or (isinstance(default, str) and value != "null"):
         return f"{name}={_in_quotes(value)}"
@@ -169,7 +195,10 @@ def _check_types(base, config, overrides: Sequence[str]) -> None:
     for item in overrides:
         name, _, text = item.partition("=")
         default, value = (OmegaConf.select(c, name.lstrip("+~")) for c in (base, config))
-        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(default))
-        fits = type(value) is type(default) or (isinstance(default, float) and type(value) is int)
-        if wanted and not fits:
-            raise SettingsError(f"{name}={text}: {wanted} is needed (default {str(default).lower()})")
+        _check_type(name, text, value, default)
+
+
+def _check_type(name: str, text: Any, value: Any, default: Any) -> None:
+    fits = type(value) is type(default) or (isinstance(default, float) and type(value) is int)
+    if type(default) in NEEDED and not fits:
+        raise SettingsError(f"{name}={text}: {NEEDED[type(default)]} is needed (default {str(default).lower()})")

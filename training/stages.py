@@ -27,10 +27,12 @@ from training.collect import collect
 from training.data.corpus import tokenizer_text
 from training.data.demos import DemoReader
 from training.data.frame_cache import FrameCache
+from training.data.lerobot_format import INFO
 from training.data.mixture import Mixture
 from training.data.remix import remix
 from training.data.speech import Utterances, bank_sentences
 from training.data.windows import DemoWindows, Dropout
+from training.settings import at_least, filled
 from training.train import Schedule, TrainError, Trainer, share_of_cpu
 from training.workers import together
 
@@ -42,8 +44,10 @@ def train(cfg: Mapping[str, Any]) -> Path:
     if kind not in stages:
         raise TrainError(f"stage kind {kind!r}: allowed are {', '.join(stages)}")
     processes = cfg["processes"]
+    at_least(1, {"processes": processes, "stage.batch": cfg["stage"]["batch"]})
     if cfg["stage"]["batch"] % processes:
         raise TrainError(f"{processes} processes cannot share a batch of {cfg['stage']['batch']} evenly")
+    at_least(1, {"threads": cfg["threads"]})
     if processes > 1 and "RANK" not in os.environ:
         together(train, (cfg,), processes)
         return Path(cfg["out"]) / "weights"
@@ -55,7 +59,7 @@ def train(cfg: Mapping[str, Any]) -> Path:
 
 def demos(cfg: Mapping[str, Any]) -> Trainer:
     """Imitation of LeRobotDatasets v3, ours or from elsewhere; several of one robot, each with its share."""
-    readers = opened(cfg)
+    plan, readers = schedule(cfg), opened(cfg)
     shares = shares_of(cfg["stage"], readers)
     spec = shared_spec(list(readers), [reader.spec for reader in readers.values()])
     model, tokenizer, config = start(cfg, spec, [e.task for r in readers.values() for e in r.episodes])
@@ -63,7 +67,7 @@ def demos(cfg: Mapping[str, Any]) -> Trainer:
         fit_statistics(model, [reader.columns() for reader in readers.values()])
     processor = Processor(model.spec, tokenizer, config["image_size"])
     windows = [windows_of(reader, folder, processor, model.horizon, cfg) for folder, reader in readers.items()]
-    return Trainer(model, config, tokenizer, Mixture(windows, shares), schedule(cfg), cfg["out"], {"tasks": tasks_of(readers)})
+    return Trainer(model, config, tokenizer, Mixture(windows, shares), plan, cfg["out"], {"tasks": tasks_of(readers)})
 
 
 def opened(cfg: Mapping[str, Any]) -> dict[str, DemoReader]:
@@ -79,7 +83,7 @@ def data_of(cfg: Mapping[str, Any]) -> str:
 def shares_of(stage: Mapping[str, Any], readers: Mapping[str, DemoReader]) -> list[float]:
     """`shares`, or without them the datasets' lengths. Raises TrainError."""
     shares = list(stage["shares"]) or [reader.length for reader in readers.values()]
-    if len(shares) != len(readers) or min(shares) <= 0:
+    if len(shares) != len(readers) or not all(isinstance(share, (int, float)) and share > 0 for share in shares):
         raise TrainError(f"stage.shares={shares}: one above 0 for each of the {len(readers)} datasets is needed")
     return shares
 
@@ -137,27 +141,33 @@ def tasks_of(readers: Mapping[str, DemoReader]) -> list[str]:
 
 
 def windows_of(reader: DemoReader, folder: str | Path, processor: Processor, horizon: int, cfg: Mapping[str, Any]) -> DemoWindows:
-    stage = cfg["stage"]
+    stage, dropout = cfg["stage"], filled(Dropout, "stage.dropout", cfg["stage"]["dropout"])
+    at_least(1, {"stage.decisions": stage["decisions"]})
+    at_least(0, {"stage.queries": stage["queries"]})
     with PartialState(cpu=share_of_cpu()).main_process_first():
         cache = FrameCache.build(reader, Path(folder) / "frames", processor.image_size)
     return DemoWindows(reader, cache, processor, horizon, stage["batch"] // cfg["processes"], stage["decisions"],
-                       cfg["seed"], remix, Dropout(**stage["dropout"]), stage["queries"], cfg["processes"])
+                       cfg["seed"], remix, dropout, stage["queries"], cfg["processes"])
 
 
 def hearing(cfg: Mapping[str, Any]) -> Trainer:
-    """The speech recogniser of a model that exists (`init`), on a voice bank in `data`, which is spoken if need be."""
+    """The speech recogniser of a model that exists (`init`), on a voice bank in `data`, which is spoken if need be. Raises
+    envs.tabletop.voice_bank.BankError where `data` holds another."""
     if cfg["init"] is None:
         raise TrainError("stage=hearing needs init=CHECKPOINT: the model whose recogniser is to be trained")
     stage = cfg["stage"]
     check_voices(stage["voices"])
+    plan, folder = schedule(cfg), Path(data_of(cfg))
+    if (folder / INFO).is_file():
+        raise TrainError(f"{folder} holds demonstrations: a folder of its own is needed for the voice bank, as {stage['data']} is")
     model, processor, page = checkpoint.load(cfg["init"])
     sentences = bank_sentences(stage["sentences"], cfg["seed"])
     with PartialState(cpu=share_of_cpu()).main_process_first():
-        VoiceBank.build(cfg["data"], sentences, "train", stage["voices"], cfg["seed"], cfg["threads"])
+        VoiceBank.build(folder, sentences, "train", stage["voices"], cfg["seed"], cfg["threads"])
     known = bank_sentences(20 * stage["sentences"], cfg["seed"] + 1)
     model.speech.language.fit([encode(processor.tokenizer, sentence) for sentence in known])
-    data = Utterances(cfg["data"], processor, stage["batch"] // cfg["processes"], cfg["seed"])
-    return Trainer(model, page["model"], processor.tokenizer, data, schedule(cfg), cfg["out"], page["notes"])
+    data = Utterances(folder, processor, stage["batch"] // cfg["processes"], cfg["seed"])
+    return Trainer(model, page["model"], processor.tokenizer, data, plan, cfg["out"], page["notes"])
 
 
 def check_voices(voices: Mapping[str, int]) -> None:
@@ -219,5 +229,8 @@ def fit_statistics(model: EmbodiedModel, datasets: Sequence[Mapping[str, np.ndar
 
 
 def schedule(cfg: Mapping[str, Any]) -> Schedule:
-    settings = dict(cfg["stage"]["schedule"])
-    return Schedule(**settings | {"seed": cfg["seed"], "train": tuple(settings.get("train", ("",)))})
+    """Raises SettingsError for settings that it has not, or of which nothing could be made."""
+    plan = filled(Schedule, "stage.schedule", cfg["stage"]["schedule"])
+    for least, names in ((0, ("workers", "warmup")), (1, ("steps", "save_every", "log_every"))):
+        at_least(least, {f"stage.schedule.{name}": getattr(plan, name) for name in names})
+    return replace(plan, seed=cfg["seed"], train=tuple(plan.train))

@@ -1,4 +1,5 @@
-"""The training loop: pre-training, instruction tuning and demonstrations differ only in their YAML."""
+"""The training loop of every stage: what a stage learns from, and what of the model is trained, is said elsewhere
+(training/stages.py and its YAML)."""
 
 from __future__ import annotations
 

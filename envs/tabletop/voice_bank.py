@@ -1,4 +1,4 @@
-"""Utterances spoken beforehand by many voices, so that the loader has a fresh voice each epoch at no cost.
+"""Utterances spoken beforehand by many voices: synthesis takes longer than training, so each epoch draws among them.
 
 A folder: bank.json says for which voices it is; clips-NNNN.npy (int16 samples, one utterance behind the other) and,
 written after it, clips-NNNN.json with the sentence, the voice and the place of each.
@@ -20,6 +20,10 @@ from envs.tabletop.sound import SAMPLE_RATE
 from envs.tabletop.voices import draw_voice, speak
 
 CLIPS_A_FILE = 512
+
+
+class BankError(ValueError):
+    """A folder with another bank than was asked for; the message names both."""
 
 
 class VoiceBank:
@@ -62,7 +66,7 @@ class VoiceBank:
         espeak if nothing says.
 
         The k-th voice of a sentence depends on (seed, sentence, synthesiser, k) alone, so that a bank may be stopped,
-        resumed and extended. Raises ValueError where it is for another split or seed.
+        resumed and extended. Raises BankError where it is for another split or seed.
         """
         from tqdm import tqdm
 
@@ -90,7 +94,7 @@ def _claim(file: Path, about: dict) -> None:
         file.write_text(json.dumps(about))
     found = json.loads(file.read_text())
     if found != about:
-        raise ValueError(f"{file.parent} was built with {found}, now asked for {about}: take another folder")
+        raise BankError(f"{file.parent} was built with {found}, now asked for {about}: take another folder")
 
 
 def _voice_of(sentence: str, k: int, split: str, seed: int, engine: str):
