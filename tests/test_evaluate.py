@@ -12,8 +12,11 @@ from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, Chunk
 from policies.wrappers import Blind, Instruct, Mute
 from tests.little_workers import Broken, Killed, Place, Times
 from training import evaluate as ev
+from training.collect import collect
+from training.data.demos import DemoReader
 from training.phrases import understand
 from training.play import Job, Player, Setting, check_policy, check_split, other_instruction
+from training.replay import Recordings
 from training.settings import SettingsError
 from training.workers import WorkerError, each
 
@@ -158,6 +161,40 @@ def test_films_are_of_the_counted_episodes_and_made_once(tmp_path):
     (tmp_path / ev.FILMS).write_text(before.splitlines()[0] + "\n")  # killed before the others were noted
     ev.evaluate(tmp_path, SETTING, TASKS, 4, seed=10, videos=2)
     assert ev.read_records(tmp_path, files=ev.FILMS).keys() == filmed.keys()
+
+
+def test_a_film_that_cannot_be_written_ends_nothing(tmp_path):
+    (tmp_path / "videos").write_text("in the way of the folder")
+    figures = ev.evaluate(tmp_path, SETTING, TASKS, 4, seed=10, videos=4)
+    assert figures["success_rate"] == 0.5 and (tmp_path / "report.html").is_file()
+    filmed = ev.read_records(tmp_path, files=ev.FILMS).values()
+    assert len(filmed) == 6 and {r["outcome"] for r in filmed} == {"error"} and all("videos" in r["error"] for r in filmed)
+
+
+# ---- what was recorded
+
+
+def test_a_recorded_episode_is_played_again_as_it_was(tmp_path):
+    """With the kicks of the arm, the voice and the supervisor that it had; only what was recorded is played."""
+    world = {"image_size": 32, "instruct": "mixed"}
+    collect(tmp_path / "demos", ["reach", "pick_up"], 4, world, workers=1, perturb=0.5, safety=0.5)
+    recorded = [e.info for e in DemoReader(tmp_path / "demos").episodes]
+    for safety in {info["supervised"] for info in recorded}:
+        setting = Setting(f"replay:{tmp_path / 'demos'}", "soma/Tabletop-v0", {"image_size": 32}, "train", safety=safety)
+        ev.evaluate(tmp_path / f"{safety}", setting, TASKS, 9, seed=0, videos=0)
+        played = ev.read_records(tmp_path / f"{safety}").values()
+        same = {(i["task_name"], i["seed"], i["instruct"]) for i in recorded if i["supervised"] == safety}
+        assert {(r["task"], r["seed"], r["told"]) for r in played} == same
+        assert all(r["outcome"] == "success" for r in played)
+    with pytest.raises(SettingsError, match="no episode of reach, seed=0 split=shift safety=.*; it has .*split=train"):
+        ev.evaluate(tmp_path / "out", replace(setting, split="shift"), TASKS, 9, seed=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_learner_led_to_is_not_replayed(tmp_path):
+    collect(tmp_path, ["easy"], 1, env_id="tests.collecting:Counting-v0", workers=1, learner="expert")
+    with pytest.raises(SettingsError, match="a learner drove"):
+        Recordings(tmp_path)
 
 
 # ---- handicaps

@@ -10,7 +10,7 @@ from typing import Any, Mapping, Sequence
 
 from envs.tabletop.tasks import HEARD
 from training import evaluate
-from training.play import Job, Setting, check_policy, check_split, fingerprint, task_names
+from training.play import Job, Setting, check_policy, check_split, fingerprint, senseless, task_names
 from training.report import write_report
 from training.settings import at_least, claim
 
@@ -20,7 +20,7 @@ IN_TURN = "text and voice in turn"
 
 def main(cfg: Mapping[str, Any]) -> int:
     check_split(cfg["split"], "mixed")
-    out, pace = Path(cfg["out"]), 1 if cfg["policy"] == "expert" else 4
+    out, pace = Path(cfg["out"]), 1 if senseless(cfg["policy"]) else 4
     setting = Setting(cfg["policy"], cfg["env"]["id"], cfg["env"]["kwargs"], cfg["split"], pace)
     at_least(1, {"episodes": cfg["episodes"]})
     at_least(0, {"seed": cfg["seed"]})

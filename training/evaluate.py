@@ -18,7 +18,9 @@ from typing import Any, Mapping, Sequence
 from tqdm import tqdm
 
 from training import scores
-from training.play import Job, Player, Setting, check_policy, check_split, fingerprint, task_names
+from training.play import (
+    Job, Player, Setting, check_policy, check_split, fingerprint, recorded, senseless, task_names,
+)  # fmt: skip
 from training.report import write_report
 from training.settings import SettingsError, at_least, claim
 from training.workers import each
@@ -52,11 +54,11 @@ def evaluate(
     at_least(1, {"episodes": episodes})
     at_least(0, {"seed": seed, "videos": videos})
     check_policy(setting, instruct)
-    setting = replace(setting, decide_every=1) if setting.policy == "expert" else setting
+    setting = replace(setting, decide_every=1) if senseless(setting.policy) else setting
+    jobs = recorded([Job(task, s, instruct) for s in range(seed, seed + episodes) for task in tasks], setting)
     out = Path(out)
     protocol = {"tasks": list(tasks), "seed": seed, "instruct": instruct, **asdict(setting)}
     claim(out / PROTOCOL, protocol | {"weights": fingerprint(setting.policy), "mujoco": version("mujoco")})
-    jobs = [Job(task, s, instruct) for s in range(seed, seed + episodes) for task in tasks]
     done = read_records(out, keep_errors=not retry_errors)
     missing = [job for job in jobs[shard[0] :: shard[1]] if (job.task, job.seed) not in done]
     name = "episodes.jsonl" if shard[1] == 1 else f"episodes-{shard[0]}of{shard[1]}.jsonl"
@@ -67,8 +69,8 @@ def evaluate(
     return figures
 
 
-def play(jobs: Sequence[Job], args: tuple, workers: int, file: Path, doing: str = "playing") -> None:
-    """Append a record to the file as each episode ends. Raises EvaluateError where the first ones all crash."""
+def play(jobs: Sequence[Job], args: tuple, workers: int, file: Path, doing: str = "playing", hopeless: int = MOST_ERRORS) -> None:
+    """Append a record to the file as each episode ends. Raises EvaluateError where the first `hopeless` ones all crash."""
     count: Counter[str] = Counter()
     with file.open("ab+") as log, tqdm(total=len(jobs), unit="episode", desc=doing) as bar:
         mend(log)
@@ -78,7 +80,7 @@ def play(jobs: Sequence[Job], args: tuple, workers: int, file: Path, doing: str 
             count[record["outcome"]] += 1
             bar.update()
             bar.set_postfix(success=count["success"], failure=count["failure"], error=count["error"])
-            if MOST_ERRORS <= count["error"] == count.total():
+            if hopeless <= count["error"] == count.total():
                 raise EvaluateError(f"the first {count['error']} episodes all crashed, the last one so:\n{record['error']}")
 
 
@@ -110,13 +112,13 @@ def summarise(out: Path) -> dict[str, Any]:
 
 
 def film(out: Path, args: tuple, videos: int, workers: int) -> None:
-    """Play the drawn episodes once more, with a film: the same seeds, so the same episodes."""
+    """Play the drawn episodes once more, with a film: the same seeds, so the same episodes. A page may lack films."""
     drawn = draw(list(read_records(out).values()), videos)
     jobs = [Job(r["task"], r["seed"], r["instruct"], out / video_of(r)) for r in drawn]
     shown = {r["video"] for r in read_records(out, files=FILMS).values() if "video" in r}
     missing = [job for job in jobs if job.film.name not in shown or not job.film.is_file()]
     if missing:
-        play(missing, args, workers, out / FILMS, "filming")
+        play(missing, args, workers, out / FILMS, "filming", len(missing) + 1)
 
 
 def draw(records: Sequence[Mapping[str, Any]], videos: int) -> list[Mapping[str, Any]]:
@@ -154,21 +156,13 @@ def shard_of(text: str) -> tuple[int, int]:
 
 def table(figures: Mapping[str, Any]) -> str:
     """The figures for a terminal."""
-    lines = [f"{'task':16s} success    interval (95%)    of"]
+    lines = [f"{'task':16s} {'success':>9s}   {'interval (95%)':>16s}   of"]
     for name, counts in figures["tasks"].items():
         crashed = f"  {counts['errors']} CRASHED" if counts["errors"] else ""
-        lines.append(f"{name:16s} {percent(counts['success_rate']):>6s}   {interval(counts):>16s}   "
+        lines.append(f"{name:16s} {scores.percent(counts['success_rate']):>9s}   {scores.percents(counts['interval']):>16s}   "
                      f"{counts['episodes'] - counts['errors']}{crashed}")
     crashed = sum(counts["errors"] for counts in figures["tasks"].values())
-    lines.append(f"{'all':16s} {percent(figures['success_rate']):>6s}   {interval(figures):>16s}   "
+    lines.append(f"{'all':16s} {scores.percent(figures['success_rate']):>9s}   {scores.percents(figures['interval']):>16s}   "
                  + (f"without {crashed} CRASHED" if crashed else ""))
     latency = "  ".join(f"{name} {ms} ms" for name, ms in figures["latency_ms"].items())
     return "\n".join([*lines, f"a decision: {latency}"])
-
-
-def percent(rate: float | None) -> str:
-    return "-" if rate is None else f"{100 * rate:.1f}%"
-
-
-def interval(counts: Mapping[str, Any]) -> str:
-    return " to ".join(percent(end) for end in counts["interval"])

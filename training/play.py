@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -20,6 +20,7 @@ from envs.tabletop.words import instruction
 from policies.base import Episode, Policy, Record, rollout
 from policies.wrappers import Blind, Instruct, Mute
 from training.film import Film
+from training.replay import PREFIX, Key, Recordings, Replay, dataset_fingerprint
 from training.settings import SettingsError, at_least, require
 
 TABLETOP = "soma/"  # what the ids of our own environments begin with
@@ -63,9 +64,11 @@ def task_names(asked: Sequence[str], policy: str = "expert") -> list[str]:
 
 
 def learned(policy: str) -> list[str]:
-    """The tasks that a checkpoint says it was trained for; [] where it says nothing, and for policies without weights."""
+    """The tasks that a checkpoint says it was trained for, or that were recorded; [] where nothing says."""
     if policy in OWN_POLICIES:
         return []
+    if policy.startswith(PREFIX):
+        return [key.task for key in Recordings(policy.removeprefix(PREFIX)).episodes]
     from agent.checkpoint import find, page
 
     return page(find(policy))["notes"].get("tasks", [])
@@ -98,9 +101,14 @@ def make_world(env_id: str, asked: Mapping[str, Any], own: Mapping[str, Any], st
         raise SettingsError(f"env.kwargs={dict(asked)}: {error}") from error
 
 
+def senseless(policy: str) -> bool:
+    """Whether it goes by nothing that is sensed or said; such a one acts at every control step."""
+    return policy == "expert" or policy.startswith(PREFIX)
+
+
 def load_policy(name: str, env: gym.Env, device: str = "cpu") -> Policy:
-    """expert, random, a shipped name or a checkpoint's folder. Raises agent.checkpoint.CheckpointError, and SettingsError for a
-    device that there is not."""
+    """expert, random, replay: and a dataset's folder, a shipped name or a checkpoint's folder. Raises
+    agent.checkpoint.CheckpointError, training.data.demos.DatasetError, and SettingsError for a device that there is not."""
     if name == "expert":
         from policies.scripted import ExpertPolicy
 
@@ -109,6 +117,8 @@ def load_policy(name: str, env: gym.Env, device: str = "cpu") -> Policy:
         from policies.simple import RandomPolicy
 
         return RandomPolicy()
+    if name.startswith(PREFIX):
+        return Replay(name.removeprefix(PREFIX))
     import torch
 
     from policies.mmllm import MMLLMPolicy
@@ -122,9 +132,11 @@ def load_policy(name: str, env: gym.Env, device: str = "cpu") -> Policy:
 
 
 def fingerprint(policy: str) -> str | None:
-    """The first half of the SHA-256 of a policy's weights; None where it has none."""
+    """The first half of the SHA-256 of a policy's weights, or of what it replays; None where it has neither."""
     if policy in OWN_POLICIES:
         return None
+    if policy.startswith(PREFIX):
+        return dataset_fingerprint(policy.removeprefix(PREFIX))
     from agent.checkpoint import find
 
     return hashlib.sha256((find(policy) / "model.safetensors").read_bytes()).hexdigest()[:32]
@@ -155,12 +167,11 @@ class Player:
         record = {"task": job.task, "seed": job.seed, "instruct": job.instruct}
         try:
             episode, film = self.play(job)
+            video = {} if film is None else {"video": film.save(job.film).name}
         except Exception:  # noqa: BLE001 whatever an episode dies of must not end the others
             return record | {"outcome": "error", "latency_ms": [], "error": traceback.format_exc()}
-        if film is not None:
-            record["video"] = film.save(job.film).name
         latency = [round(1000 * seconds, 2) for seconds in episode.latencies]
-        return record | {
+        return record | video | {
             "outcome": "success" if episode.success else "failure",
             "ended_by": "the task" if episode.terminated else "the time limit",
             "instruction": episode.instruction,
@@ -174,11 +185,28 @@ class Player:
         film, setting = Film(self.policy) if job.film else None, self.setting
         own = setting.env_id.startswith(TABLETOP)
         options = {"task": job.task, "instruct": job.instruct, **job.options} if own else None
+        if isinstance(self.policy, Replay):
+            options |= self.policy.choose(key_of(job, setting))
         record = Several([r for r in (film, *more) if r is not None])
         episode = rollout(self.env, ablated(self.policy, setting, job), job.seed, options=options,
                           decide_every=setting.decide_every, delay_steps=setting.delay_steps, blend=setting.blend,
                           safety=setting.safety, record=record if record.records else None)
         return episode, film
+
+
+def key_of(job: Job, setting: Setting) -> Key:
+    return Key(job.task, job.seed, setting.split, setting.safety)
+
+
+def recorded(jobs: Sequence[Job], setting: Setting) -> list[Job]:
+    """Of a policy that replays the jobs that were recorded, told as they were; of others all. Raises SettingsError where none
+    was."""
+    if not setting.policy.startswith(PREFIX):
+        return list(jobs)
+    recordings = Recordings(setting.policy.removeprefix(PREFIX))
+    found = [job for job in jobs if key_of(job, setting) in recordings.episodes] or list(jobs)
+    ways = [recordings.options(key_of(job, setting)).get("instruct", job.instruct) for job in found]
+    return [replace(job, instruct=way) for job, way in zip(found, ways)]
 
 
 def told(world) -> str:
@@ -200,8 +228,11 @@ class Several:
 
 def check_policy(setting: Setting, instruct: str) -> None:
     """Raise SettingsError for what cannot be played, or cannot be combined."""
-    if setting.policy == "expert" and (setting.mute or setting.blind or setting.swap_instruction):
-        raise SettingsError("policy=expert reads the simulator: mute, blind and swap_instruction change nothing")
+    if senseless(setting.policy) and (setting.mute or setting.blind or setting.swap_instruction):
+        raise SettingsError(f"policy={setting.policy} goes by nothing that is sensed or said: mute, blind and swap_instruction "
+                            "change nothing")
+    if setting.policy.startswith(PREFIX) and not setting.env_id.startswith(TABLETOP):
+        raise SettingsError(f"policy={setting.policy}: an environment of {TABLETOP} is needed, whose scenes are known by seed")
     if setting.swap_instruction and instruct != "text":
         raise SettingsError(f"swap_instruction=true replaces the written one: instruct=text is needed, not {instruct}")
     at_least(1, {"decide_every": setting.decide_every})

@@ -66,10 +66,10 @@ def row(task: str, counts: Mapping[str, Any]) -> dict[str, Any]:
         **counts,
         "task": task.replace("_", " "),
         "share": rate or 0.0,
-        "rate": "no figure" if rate is None else f"{100 * rate:.1f}%",
+        "rate": scores.percent(rate),
         "low": low,
         "high": high,
-        "interval": f"{100 * low:.1f} to {100 * high:.1f}%",
+        "interval": scores.percents((low, high)),
         "ended": counts["episodes"] - counts["errors"],
     }
 

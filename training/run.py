@@ -12,7 +12,7 @@ import numpy as np
 
 from envs.tabletop.sound import SAMPLE_RATE
 from training.phrases import find_scene, understand
-from training.play import Job, Player, Setting, check_policy, check_split, task_names
+from training.play import Job, Player, Setting, check_policy, check_split, senseless, task_names
 from training.settings import SettingsError, at_least
 
 SHORTEST = 0.1  # s of a recording
@@ -21,7 +21,7 @@ SHORTEST = 0.1  # s of a recording
 def main(cfg: Mapping[str, Any]) -> int:
     check_split(cfg["split"], "text")
     require_display(cfg["viewer"])
-    pace = 1 if cfg["policy"] == "expert" else cfg["decide_every"]
+    pace = 1 if senseless(cfg["policy"]) else cfg["decide_every"]
     setting = Setting(cfg["policy"], cfg["env"]["id"], cfg["env"]["kwargs"], cfg["split"], pace, cfg["delay_steps"],
                       cfg["blend"], cfg["safety"])
     check_policy(setting, "text")

@@ -69,6 +69,14 @@ def latencies(records: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
     return {f"p{p}": round(float(np.percentile(values, p)), 2) if values else None for p in (50, 95, 99)}
 
 
+def percent(rate: float | None) -> str:
+    return "no figure" if rate is None else f"{100 * rate:.1f}%"
+
+
+def percents(interval: Sequence[float]) -> str:
+    return " to ".join(map(percent, interval))
+
+
 def results(records: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> dict[str, Any]:
     """What results.json holds. Overall figures are of all episodes together, the interval with seeds as clusters."""
     names = [name for name in protocol["tasks"] if any(r["task"] == name for r in records)]
