@@ -12,12 +12,12 @@ MUJOCO ?= 3.3.7
 OLDER  := .venv-mujoco
 VENV   := .venv
 BIN    := $(VENV)/bin
-ifeq ($(origin TORCH),undefined)
-TORCH       := torch==2.13.0
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+ifeq ($(origin TORCH)$(origin TORCH_INDEX),undefinedundefined)
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
 else
 .PHONY: $(VENV)/torch
 endif
+TORCH ?= torch==2.13.0
 
 .PHONY: demo test worlds setup clean
 
@@ -44,6 +44,7 @@ $(VENV)/installed: pyproject.toml $(VENV)/torch
 	@sh .ci/system $(BIN)/python
 	@touch $@
 
+# Another build of PyTorch satisfies pip: where another was asked for before, it is replaced, then what the new one needs comes.
 # An index that cannot be reached is left out: pip would wait for it again and again, and go on without it in the end.
 $(VENV)/torch: | $(BIN)/python
 	@index="$(TORCH_INDEX)"; \
@@ -52,8 +53,11 @@ $(VENV)/torch: | $(BIN)/python
 		echo "$$index cannot be reached: $(TORCH) comes from pip's own index"; index=; \
 	fi; \
 	echo "installing $(TORCH) (some hundred megabytes)"; \
-	$(BIN)/python -m pip install --quiet "$(TORCH)" $${index:+--extra-index-url "$$index"}
-	@touch $@
+	again=; [ ! -f $@ ] || [ "$$(cat $@)" = "$(TORCH) $(TORCH_INDEX)" ] || again="--force-reinstall --no-deps"; \
+	for how in $${again:+"$$again"} ""; do \
+		$(BIN)/python -m pip install --quiet $$how "$(TORCH)" $${index:+--extra-index-url "$$index"} || exit 1; \
+	done; \
+	echo "$(TORCH) $(TORCH_INDEX)" > $@
 
 $(BIN)/python:
 	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(not (3, 10) <= v <= (3, 13))" \

@@ -193,7 +193,13 @@ def test_words_find_the_scene_that_the_environment_then_sets_up():
 
 def test_a_scene_that_does_not_exist_is_said(monkeypatch):
     monkeypatch.setattr(phrases, "SEEDS", 50)
-    with pytest.raises(SettingsError, match="red ball"):
+    with pytest.raises(SettingsError, match="none of 50 scenes of pick_up in split train has red bowl"):
+        phrases.find_scene("pick_up", {"object": "red bowl"}, "train", 0)
+
+
+def test_a_pair_that_is_held_out_is_said_at_once(monkeypatch):
+    monkeypatch.setattr(phrases, "SEEDS", 0)  # no scene is looked at
+    with pytest.raises(SettingsError, match="red ball: only split=new_combinations has it"):
         phrases.find_scene("pick_up", {"object": "red ball"}, "train", 0)
 
 
@@ -252,6 +258,30 @@ def test_the_doctor_says_what_to_do_and_survives_a_dead_check():
     finding = doctor.attempt(dead)
     assert not finding.works and "libEGL" in doctor.line(finding) and "make setup" in doctor.line(finding)
     assert doctor.line(doctor.Finding("flite", False, "not found", "apt-get install flite", False)).startswith("absent")
+
+
+def test_the_doctor_tries_a_decision_and_looks_for_a_compiler(monkeypatch):
+    assert doctor.decision().works and "ms" in doctor.decision().detail
+    monkeypatch.setenv("PATH", "")
+    assert "g++" in doctor.line(doctor.cplusplus()) and not doctor.cplusplus().works
+
+
+def test_setup_replaces_a_pytorch_of_another_build(tmp_path):
+    """The Makefile's rule, beside a python that only notes what it is asked for."""
+    asked, python = tmp_path / "asked", tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    python.chmod(0o755)
+
+    def setup(*settings):
+        asked.write_text("")
+        make = ["make", "-C", str(Path(__file__).parent.parent), f"VENV={tmp_path}", *settings, f"{tmp_path}/torch"]
+        subprocess.run(make, check=True, capture_output=True)
+        return ["--force-reinstall" in line for line in asked.read_text().splitlines() if "pip install" in line]
+
+    assert setup() == [False] and setup() == []  # the CPU build, once
+    assert setup("TORCH=torch") == [True, False] and setup("TORCH=torch") == [False]  # its requirements, too
+    assert setup("TORCH=torch", "TORCH_INDEX=http://localhost") == [True, False] and setup() == []
 
 
 def test_an_unmet_requirement_is_named():

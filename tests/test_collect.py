@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from agent import checkpoint
 from agent.spec import ACTION, IMAGES, STATE
+from tests.tiny import tiny_model
 from training import collect as collecting
 from training.collect import CollectError, collect
 from training.data.damage import check_dataset
@@ -107,6 +109,20 @@ def test_episodes_that_are_made_otherwise_are_refused(tmp_path, other):
     stub(tmp_path, episodes=2)
     with pytest.raises(SettingsError, match=rf"{next(iter(other.get('env', other)))} was .*, is now .* another out=FOLDER"):
         stub(tmp_path, **other)
+
+
+def test_a_learner_is_known_by_its_weights_wherever_they_are(tmp_path):
+    """Practice of weights that were trained on since is another dataset's. (These are of another robot: every episode ends
+    in an error, which is a way to see who was let in.)"""
+    model, processor, config = tiny_model()
+    checkpoint.save(tmp_path / "here", model, config, processor.tokenizer)
+    for folder in ("here", "there"):
+        with pytest.raises(CollectError, match="the weights were trained with"):
+            stub(tmp_path / "practice", learner=str(tmp_path / folder))
+        (tmp_path / folder).rename(tmp_path / "there")
+    checkpoint.save(tmp_path / "there", tiny_model(seed=1)[0], config, processor.tokenizer)
+    with pytest.raises(SettingsError, match="learner was .*, is now"):
+        stub(tmp_path / "practice", learner=str(tmp_path / "there"))
 
 
 def test_crashes_are_errors_and_end_a_hopeless_collection(tmp_path):

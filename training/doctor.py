@@ -36,7 +36,8 @@ def main(disk: str = ".") -> int:
 
 
 def examine(disk: str) -> Iterator[Finding]:
-    checks = (python, packages, threads, bf16, gpu, physics, rendering, espeak, flite, pico, festival, sounds, films, viewer)
+    checks = (python, packages, threads, bf16, gpu, cplusplus, decision, physics, rendering, espeak, flite, pico, festival, sounds,
+              films, viewer)
     yield from map(attempt, checks)
     yield space(disk)
 
@@ -102,6 +103,35 @@ def gpu() -> Finding:
     found = torch.cuda.is_available()
     detail = torch.cuda.get_device_name(0) if found else "none that this PyTorch can use; the CPU will do"
     return Finding("gpu", found, detail, "with an NVIDIA GPU: make setup TORCH=torch", needed=False)
+
+
+def cplusplus() -> Finding:
+    from training.train import compiler
+
+    found = compiler()
+    return Finding("c++", found is not None, found or "neither g++ nor clang++; stage.schedule.compile=true needs one",
+                   "apt-get install g++", needed=False)
+
+
+def decision() -> Finding:
+    """The shipped weights, shown black pictures in silence, answer with a chunk that they can stand by."""
+    import time
+
+    import numpy as np
+
+    from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME
+    from policies.mmllm import MMLLMPolicy
+
+    policy = MMLLMPolicy.load("pocket")
+    spec = policy.model.spec
+    obs = {IMAGES + name: np.zeros((*size, 3), np.uint8) for name, size in spec.cameras.items()}
+    obs |= {STATE: np.zeros(len(spec.state), np.float32), AUDIO: np.zeros((0, len(spec.microphones)), np.float32),
+            TASK: "reach the red cube", TIME: np.array(0.0)}
+    policy.act(obs)  # what is slow once
+    begin = time.perf_counter()
+    actions = policy.act(obs).actions
+    took = 1000 * (time.perf_counter() - begin)
+    return Finding("decision", bool(np.isfinite(actions).all()), f"the shipped weights decided in {took:.0f} ms")
 
 
 def physics() -> Finding:

@@ -45,10 +45,11 @@ def _example(task: str) -> str:
 
 def find_scene(task: str, words: dict[str, str], split: str, first: int) -> int:
     """The first seed from `first` on whose scene has these things in these roles. Raises SettingsError."""
+    held_out = [label for label in words.values() if tuple(label.split()) in HELD_OUT]
+    if held_out and split != "new_combinations":
+        raise SettingsError(f"{', '.join(held_out)}: only split=new_combinations has it, split={split} has not")
     for seed in range(first, first + SEEDS):
         scene = TASKS[task]().scene(streams(split, seed)[0], split)
         if all(scene.words.get(slot) == label for slot, label in words.items()):
             return seed
-    held_out = [label for label in words.values() if tuple(label.split()) in HELD_OUT]
-    hint = f"; {', '.join(held_out)}: only split=new_combinations has it" if held_out else ""
-    raise SettingsError(f"none of {SEEDS} scenes of {task} in split {split} has {', '.join(words.values())}{hint}")
+    raise SettingsError(f"none of {SEEDS} scenes of {task} in split {split} has {', '.join(words.values())}")

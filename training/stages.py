@@ -159,7 +159,7 @@ def hearing(cfg: Mapping[str, Any]) -> Trainer:
     check_voices(stage["voices"])
     plan, folder = schedule(cfg), Path(data_of(cfg))
     if (folder / INFO).is_file():
-        raise TrainError(f"{folder} holds demonstrations: a folder of its own is needed for the voice bank, as {stage['data']} is")
+        raise TrainError(f"{folder} holds demonstrations: the voice bank needs a folder of its own, as {stage['data']} is")
     model, processor, page = checkpoint.load(cfg["init"])
     sentences = bank_sentences(stage["sentences"], cfg["seed"])
     with PartialState(cpu=share_of_cpu()).main_process_first():

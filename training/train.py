@@ -74,6 +74,11 @@ def fast_bf16_cpu() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+def compiler() -> str | None:
+    """Path of the C++ compiler that torch.compile needs."""
+    return shutil.which("g++") or shutil.which("clang++")
+
+
 def share_of_cpu() -> bool:
     """Whether this is one of several processes that train together without a GPU; Accelerate has to be told so."""
     return "RANK" in os.environ and not torch.cuda.is_available()
@@ -133,7 +138,7 @@ class Trainer:
         freeze(model, schedule)
         self.optimizers = optimizers(model, schedule.optimizer, schedule.rate, schedule.decay, self.bf16)
         if schedule.compile:
-            if shutil.which("g++") is None and shutil.which("clang++") is None:
+            if compiler() is None:
                 raise TrainError("compile needs a C++ compiler (g++ or clang++); without one, schedule.compile=false")
             model.compile_busiest()
         self.ready, *self.optimizers = self.accelerator.prepare(model, *self.optimizers)
