@@ -105,6 +105,7 @@ MISTAKES = [
     (["collect", "env.id=Kitchen-v7", "out=OUT"], ["env.id=Kitchen-v7", "exist"]),
     (["collect", "env.kwargs.image_size=3", "out=OUT"], ["'image_size': 3", "even number"]),
     (["collect", "beginning=0", "out=OUT"], ["beginning=0", "at least 1"]),
+    (["collect", "learner=replay:DATA", "out=OUT"], ["learner=replay:DATA", "weights"]),
     (["train", "processes=0", "data=DATA"], ["processes=0", "at least 1"]),
     (["train", "stage.batch=0", "data=DATA"], ["stage.batch=0", "at least 1"]),
     (["train", "stage.decisions=0", "data=DATA"], ["stage.decisions=0", "at least 1"]),

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from tests.little_workers import train_together
+from tests.little_workers import mistaken_together, train_together
 from tests.tiny import tiny_model, tiny_sample
 from training.data.windows import foreseen
 from training.optimizers import KINDS
 from training.train import Average, Schedule, Trainer, TrainError, bf16, freeze
-from training.workers import together
+from training.workers import WorkerError, together
 
 
 class Stream:
@@ -114,6 +114,14 @@ def test_processes_that_train_together_go_on_from_what_is_on_disk(tmp_path):
         together(train_together, (str(tmp_path / name), *stops), 2)
     whole, parts = (load_file(tmp_path / name / "1.st") for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_what_a_user_got_wrong_is_said_by_processes_that_work_together_too():
+    with pytest.raises(WorkerError, match="^colour=7: a name is needed$"):
+        together(mistaken_together, ("colour=7: a name is needed",), 1)
+    with pytest.raises(Exception, match="Traceback(?s:.*)ZeroDivisionError") as fault:
+        together(mistaken_together, ("",), 1)
+    assert not isinstance(fault.value, WorkerError)
 
 
 class Interrupt:

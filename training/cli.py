@@ -6,9 +6,8 @@ import sys
 from typing import Any, Callable, Mapping, Sequence
 
 from training import settings
-from training.settings import SettingsError
+from training.settings import OURS, SettingsError
 
-OURS = ("agent", "envs", "policies", "training", "ros_nodes")
 ORDER = ("demo", "run", "collect", "data", "train", "eval", "report", "export", "doctor")
 POSITIONAL = {"data": ("action", "dir"), "report": ("dir",)}  # settings that may be given without their key
 

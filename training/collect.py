@@ -28,6 +28,7 @@ from training.data.assemble import assemble, recorded_names
 from training.data.demos import DemoWriter
 from training.evaluate import mend
 from training.play import fingerprint, load_policy, make_world, told
+from training.replay import PREFIX
 from training.settings import at_least, claim
 from training.workers import each
 
@@ -215,6 +216,8 @@ def check_policy(policy: str, learner: str | None, workers: int) -> None:
     """Raise CollectError for what cannot be combined."""
     if policy not in ("expert", "teleop"):
         raise CollectError(f"policy {policy!r}: allowed are expert, teleop; learner=FOLDER lets weights drive first")
+    if learner is not None and learner.startswith(PREFIX):
+        raise CollectError(f"learner={learner}: one who decides by what it senses is needed: weights, expert or random")
     if policy == "teleop" and (learner is not None or workers != 1):
         raise CollectError("policy=teleop: one person drives one robot; workers=1 and no learner are needed")
 

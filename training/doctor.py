@@ -36,8 +36,8 @@ def main(disk: str = ".") -> int:
 
 
 def examine(disk: str) -> Iterator[Finding]:
-    checks = (python, packages, threads, bf16, gpu, cplusplus, decision, physics, rendering, espeak, flite, pico, festival, sounds,
-              films, viewer)
+    checks = (python, packages, threads, bf16, gpu, cplusplus, decision, physics, rendering, espeak, flite, pico, festival,
+              sounds, films, viewer)
     yield from map(attempt, checks)
     yield space(disk)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from envs.tabletop.sound import SAMPLE_RATE
 from training.phrases import find_scene, understand
-from training.play import Job, Player, Setting, check_policy, check_split, senseless, task_names
+from training.play import Job, Player, Setting, check_policy, check_split, recorded, senseless, task_names
 from training.settings import SettingsError, at_least
 
 SHORTEST = 0.1  # s of a recording
@@ -28,7 +28,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     at_least(0, {"seed": cfg["seed"]})
     recording = read_recording(cfg["audio"]) if cfg["audio"] else None
     player = Player(setting, cfg["device"])
-    job = prepare(cfg, player, recording)
+    (job,) = recorded([prepare(cfg, player, recording)], setting)
     print(f"scene: {job.task}, seed {job.seed} of split {cfg['split']}")
     looking_on = [Viewer()] if cfg["viewer"] else []
     episode, film = player.play(job, *looking_on)

@@ -14,6 +14,7 @@ from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
 import yaml
 
+OURS = ("agent", "envs", "policies", "training", "ros_nodes")  # packages whose own errors are what a user is told
 CONFIGS = Path(__file__).parent / "configs"
 ENTRY = re.compile(r"^(\w+):\s*(.*?)(?:\s+#\s*(.*))?$")
 NEEDED = {bool: "true or false", int: "a whole number", float: "a number"}  # by a default's type

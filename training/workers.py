@@ -10,11 +10,13 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Callable, Iterator, Sequence
 
+from training.settings import OURS
+
 _worker: dict[str, Any] = {}  # this process's: how it is made, and it
 
 
 class WorkerError(RuntimeError):
-    """A worker process is gone; the message says what to do."""
+    """A worker process is gone, or says what is wrong; the message says what to do."""
 
 
 def each(make: Callable[..., Callable], args: tuple, jobs: Sequence, workers: int) -> Iterator[tuple[Any, Any]]:
@@ -42,13 +44,19 @@ def each(make: Callable[..., Callable], args: tuple, jobs: Sequence, workers: in
 
 def together(run: Callable[..., Any], args: tuple, processes: int) -> None:
     """run(*args) in processes that find each other as torch.distributed's do (over the loopback interface); what one
-    raises ends all."""
+    raises ends all. Raises WorkerError with the message of an error of our own."""
     import torch.multiprocessing
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_together, (run, args, processes, port), nprocs=processes)
+    try:
+        torch.multiprocessing.spawn(_together, (run, args, processes, port), nprocs=processes)
+    except torch.multiprocessing.ProcessRaisedException as error:  # which has no more than the text of a traceback
+        kind, _, message = str(error).strip().splitlines()[-1].partition(": ")
+        if kind.split(".")[0] in OURS:
+            raise WorkerError(message) from error
+        raise
 
 
 def _together(rank: int, run: Callable[..., Any], args: tuple, processes: int, port: int) -> None:
