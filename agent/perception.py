@@ -20,7 +20,7 @@ SOUND_KEPT = 16.0  # s of sound that wait to be taken; a longer gap than SILENCE
 SILENCE = 1.0  # s
 MISSED, BRIEF = 3.5, 0.05  # periods of a sensor after which it is late, though never before BRIEF s
 FROZEN = 5  # pictures alike, while the robot moved by MOVED, that no camera takes
-MOVED = 0.05  # rad, the furthest of the joints
+MOVED = 0.05  # rad or m, what went furthest
 
 
 class SoundMemory:
@@ -62,15 +62,16 @@ class Senses:
     """What a robot's sensors said lately, each with the time (s) at which it was sensed, not at which it arrived.
 
     tolerance: how far the stamps of one observation may be apart; oldest: how old it may be, and a sensor is late before
-    that where it has missed some of its own periods; both s.
+    that where it has missed some of its own periods; both s. `place`, to be set with each state: where the robot is that a
+    camera must see move, rad of its joints, or m and rad of its base.
     """
 
     def __init__(self, spec: Spec, tolerance: float = 0.05, oldest: float = 0.3):
         self.spec, self.tolerance, self.oldest = spec, tolerance, oldest
         names = [STATE, *(IMAGES + name for name in spec.cameras)]
         self.samples: dict[str, deque[tuple[float, np.ndarray]]] = {name: deque() for name in names}
-        self.joints = [i for i, name in enumerate(spec.state) if name.startswith("joint")]  # columns of the state
-        self.alike = {name: (0, None) for name in names[1:]}  # pictures alike, and the joints at the first of them
+        self.place: np.ndarray | None = None
+        self.alike = {name: (0, None) for name in names[1:]}  # pictures alike, and the place at the first of them
         self.sound, self.sound_from, self.text = np.zeros((0, len(spec.microphones)), np.float32), None, ""
 
     def sense(self, key: str, stamp: float, value: np.ndarray) -> None:
@@ -89,16 +90,12 @@ class Senses:
         before, (count, first) = self.samples[key], self.alike[key]
         if not before or not np.array_equal(before[-1][1], picture):
             count, first = 0, None
-        if first is None and self.samples[STATE]:
-            first = self.samples[STATE][-1][1]
-        self.alike[key] = (count + 1, first)
+        self.alike[key] = (count + 1, self.place if first is None else first)
 
     def frozen(self, key: str) -> bool:
         """Whether a camera shows the same again and again, while the robot in its picture moves."""
         count, first = self.alike[key]
-        if count < FROZEN or first is None or not self.joints:
-            return False
-        return bool(np.abs(self.samples[STATE][-1][1] - first)[self.joints].max() > MOVED)
+        return count >= FROZEN and first is not None and bool(np.abs(self.place - first).max() > MOVED)
 
     def hear(self, stamp: float, samples: np.ndarray) -> None:
         """Sound (n, C) whose first sample was heard at `stamp`; a gap before it is silence, an overlap is dropped. Behind a
@@ -136,7 +133,14 @@ class Senses:
                 raise Stale(key, f"{age:.3f} s old, 0 to {allowed:.3f} s are allowed")
             if key in self.alike and self.frozen(key):
                 raise Stale(key, f"frozen: {self.alike[key][0]} pictures alike while the robot moves")
+        if self.spec.microphones and not (self.sound_from - self.tolerance <= now <= self.heard_until + self.oldest):
+            raise Stale(AUDIO, f"{now - self.heard_until:.3f} s old, 0 to {self.oldest:.3f} s are allowed")
         return stamp
+
+    @property
+    def heard_until(self) -> float:
+        """s; once there is sound."""
+        return self.sound_from + len(self.sound) / self.spec.sample_rate
 
     def patience(self, key: str) -> float:
         """How old (s) the newest of a sensor may be."""
@@ -147,6 +151,7 @@ class Senses:
     def newest(self) -> float:
         """The stamp (s) of the newest observation that all sensors could make. Raises Stale for one that is missing."""
         missing = [key for key, known in self.samples.items() if not known]
+        missing += [AUDIO] if self.spec.microphones and self.sound_from is None else []
         if missing:
             raise Stale(missing[0], "nothing has come yet")
         return min(known[-1][0] for known in self.samples.values())
@@ -155,7 +160,7 @@ class Senses:
         """Whether everything of `stamp` and before has come."""
         sensed = all(known and known[-1][0] >= stamp - 1e-6 for known in self.samples.values())
         heard = not self.spec.microphones or self.sound_from is not None and (
-            self.sound_from + (len(self.sound) + 0.5) / self.spec.sample_rate >= stamp)
+            self.heard_until + 0.5 / self.spec.sample_rate >= stamp)
         return sensed and heard
 
     def take_sound(self, stamp: float) -> np.ndarray:

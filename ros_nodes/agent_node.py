@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 
 from agent.perception import Senses, Stale
-from agent.spec import AUDIO, IMAGES, STATE, TIME, SpecError
+from agent.spec import AUDIO, IMAGES, STATE, TIME
 from policies.mmllm import MMLLMPolicy
 from ros_nodes import convert
 from ros_nodes.arguments import ArgumentError, Parameter, known, run
@@ -17,27 +18,30 @@ from ros_nodes.bodies import BODIES, Arm, Base
 from ros_nodes.interfaces import message
 from ros_nodes.lifecycle import ACTIVE, Lifecycle
 from ros_nodes.task_server import TaskServer
+from ros_nodes.trouble import LASTING, POLICY, Trouble
 
-LASTING = 1.0  # s of trouble that are worth a word: it could cover an instruction
 TWICE = 0.5  # s within which the same instruction is one
 ECHO = 0.3  # s for which a room and a loudspeaker's buffers go on with what was said
+SHOWN = 80  # characters of an instruction that is refused
 QUICKEST = 0.008  # s between two joint states that are answered
 NEVER = -1e9  # s
+STOPPED, ENDED = "stopped", "stopped: the supervisor ends"  # what the supervisor says; another one may take its place
 
 
 class AgentNode:
     """Decides each `period` s of what its sensors' stamps say, on the newest observation that all of them agree on. Each
     state of its body (ros_nodes/bodies.py) that brings nothing to decide is answered, too: a sign of life of this loop.
-    While a sensor is late, missing or frozen, which diagnostics name, a stand is asked for. A stamp that goes back begins
-    everything anew.
+    While a sensor is late, missing or frozen, or the policy fails, which diagnostics name, a stand is asked for. A stamp that
+    goes back begins everything anew. What the supervisor has stopped takes no instruction before it is released.
 
     A managed node: `configure` loads the weights and subscribes, `activate` begins to decide, `deactivate` falls silent,
-    so that the supervisor brings the robot to a stand and holds it. The action execute_task takes an instruction as a
-    goal (ros_nodes/task_server.py).
+    so that the supervisor brings the robot to a stand and holds it, `cleanup` frees the weights. The action execute_task
+    takes an instruction as a goal (ros_nodes/task_server.py).
     """
 
     PARAMETERS = {
         "weights": Parameter("pocket", "a shipped name or a checkpoint's folder"),
+        "device": Parameter("cpu", "of PyTorch, that decides: cpu, cuda, or cuda:0 and so on"),
         "body": Parameter("arm", f"what it moves: one of {', '.join(BODIES)}"),
         "period": Parameter(0.3, "s from one decision to the next", 0.02, 5.0),
         "tolerance": Parameter(0.05, "s that the stamps of one observation may be apart", 0.0, 1.0),
@@ -47,69 +51,95 @@ class AgentNode:
         "settled": Parameter(3.0, "s of standing still, after moving, that end a goal of execute_task", 0.5, 60.0),
         "base": Parameter("base", "frame of the robot's base, in which agent/goal says where it goes"),
         "talk": Parameter(False, "say aloud what was understood, and for which sensor it waits"),
-        "compressed": Parameter(False, "take pictures from camera/NAME/image_raw/compressed"),
+        "cameras": Parameter([], "NAME=TOPIC of cameras whose pictures come elsewhere than on camera/NAME/image_raw; a TOPIC that "
+                             "ends with /compressed has CompressedImage"),
+        "compressed": Parameter(False, "take the other cameras' pictures from camera/NAME/image_raw/compressed"),
         "lockstep": Parameter(False, "answer a joint state only when all that belongs to it has come"),
         "autostart": Parameter(True, "configure and activate without being asked"),
     } | Arm.PARAMETERS | Base.PARAMETERS
 
     def __init__(self, node, policy=None):
-        self.node, self.policy, asked = node, policy, node.parameters(self.PARAMETERS)
+        """policy: in place of the one that `configure` loads."""
+        self.node, asked = node, node.parameters(self.PARAMETERS)
         torch.set_num_threads(asked.threads)
-        self.weights, self.body = asked.weights, known("parameter body", asked.body, BODIES)(asked)
+        device, self.body = device_of(asked.device), known("parameter body", asked.body, BODIES)(asked)
+        self.load = lambda: policy or MMLLMPolicy.load(asked.weights, device)
+        self.policy: MMLLMPolicy | None = None  # while it is configured
         self.period, self.seed, self.bounds = asked.period, asked.seed, (asked.tolerance, asked.oldest)
-        self.lockstep, self.compressed, self.base, self.talk = asked.lockstep, asked.compressed, asked.base, asked.talk
-        self.settled, self.text, self.trouble, self.held, self.task = asked.settled, "", "", False, None
-        self.since, self.announced = 0.0, False  # of the trouble: when it began (s), and whether that was said aloud
+        self.lockstep, self.base, self.talk, self.settled = asked.lockstep, asked.base, asked.talk, asked.settled
+        self.topics = lambda names: convert.camera_topics(names, asked.cameras, asked.compressed)
+        self.text, self.spoken, self.held, self.task = "", "", False, None
+        self.felt_at = self.newest = NEVER  # when the last joint state with a new stamp had been answered; that stamp, s
         self.told = ("", -TWICE)  # the last instruction, and when (s)
-        self.diagnostics = node.publisher(convert.DIAGNOSTICS, "/diagnostics", "reliable")
+        self.trouble = Trouble(node, self.say, lambda: self.life.state)
         node.timer(1.0, self.report)
-        self.life = Lifecycle(node, {"configure": self.configure, "activate": self.begin,
-                                     "deactivate": lambda: self.task.interrupted("deactivated")})
+        self.life = Lifecycle(node, {"configure": self.configure, "activate": self.begin, "cleanup": self.free,
+                                     **{label: self.ending(label) for label in ("deactivate", "shutdown")}})
         if asked.autostart:
             self.life.change("configure")
             self.life.change("activate")
 
     def configure(self) -> None:
-        """Raises CheckpointError where there are no such weights, ArgumentError for those of another body."""
-        self.policy = self.policy or MMLLMPolicy.load(self.weights)
-        self.spec = self.policy.model.spec
-        if self.spec.senses:
-            raise ArgumentError(f"the weights feel {', '.join(self.spec.senses)}, for which there is no topic")
+        """Raises CheckpointError where there are no such weights, ArgumentError for those of another body, or of another than
+        before `cleanup`."""
+        policy = self.load()
+        spec = policy.model.spec
+        if spec.senses:
+            raise ArgumentError(f"the weights feel {', '.join(spec.senses)}, for which there is no topic")
+        if self.task is not None and spec != self.spec:
+            raise ArgumentError("these weights sense or move something else than those before: start the node anew")
         if self.task is None:
-            self.subscribe()
+            self.subscribe(spec)
+        self.policy = policy
         self.begin()
 
-    def subscribe(self) -> None:
-        node = self.node
+    def free(self) -> None:
+        """Let go of the weights, and of what was asked for."""
+        self.policy = None
+        self.hold()
+        self.trouble.be("")
+        torch.cuda.empty_cache()
+
+    def ending(self, label: str) -> Callable[[], None]:
+        return lambda: self.task and self.task.interrupted(f"{label} was asked for")
+
+    def subscribe(self, spec) -> None:
+        node, topics = self.node, self.topics(spec.cameras)
         sensor = "reliable" if self.lockstep else "sensor"  # which takes what is sent either way
-        self.body.connect(node, self.spec, self.felt, self.commanded, sensor)
+        self.body.connect(node, spec, self.configured(self.felt), self.configured(self.commanded), sensor)
+        self.spec = spec
         self.heard = node.publisher("std_msgs/msg/String", "agent/heard", "latched")
         self.saying = node.publisher("std_msgs/msg/String", "say", "reliable")
         self.goal = node.publisher(convert.POINT_STAMPED, "agent/goal", "reliable")
-        for name in self.spec.cameras:
-            topic = f"camera/{name}/image_raw"
-            kind, topic = (convert.COMPRESSED, f"{topic}/compressed") if self.compressed else (convert.IMAGE, topic)
-            node.subscribe(kind, topic, self.picture_of(name), sensor)
-        if self.spec.microphones:
-            node.subscribe(convert.AUDIO, "audio", self.audio, "stream")
-            node.subscribe(convert.AUDIO, "speech", self.own_voice, "reliable")
+        for name, topic in topics.items():
+            kind = convert.COMPRESSED if topic.endswith(convert.COMPRESSED_END) else convert.IMAGE
+            node.subscribe(kind, topic, self.configured(self.picture_of(name)), sensor)
+        if spec.microphones:
+            node.subscribe(convert.AUDIO, "audio", self.configured(self.audio), "stream")
+            node.subscribe(convert.AUDIO, "speech", self.configured(self.own_voice), "reliable")
         for qos in ("latched", "reliable"):  # who sends once and for all, and who does not
-            node.subscribe("std_msgs/msg/String", "instruction", self.instruct, qos)
+            node.subscribe("std_msgs/msg/String", "instruction", self.configured(self.instruct), qos)
         for qos in ("sensor", "reliable", "latched"):  # however the button sends
             node.subscribe("std_msgs/msg/Bool", "emergency_stop", self.emergency, qos)
         node.subscribe("std_msgs/msg/String", "safety_state", self.supervised, "latched")
         node.subscribe("std_msgs/msg/String", "episode", self.judged, "latched")
-        self.task = TaskServer(node, self.go_for, self.hold, self.settled, lambda: self.life.state == ACTIVE)
+        self.task = TaskServer(node, self.go_for, self.hold, self.settled,
+                               lambda: self.stopped if self.life.state == ACTIVE else "the agent is not active")
+
+    def configured(self, callback: Callable) -> Callable:
+        """Without weights there is nobody to take a message."""
+        return lambda value: callback(value) if self.policy is not None else None
 
     def begin(self) -> None:
-        """Forget what was sensed, heard and commanded, not the instruction."""
+        """Forget what was sensed, heard and commanded, not the instruction, written or spoken."""
         self.policy.reset(self.spec, self.seed)
+        self.policy.spoken = self.spoken
         self.senses = Senses(self.spec, *self.bounds)
         self.senses.instruct(self.text)
         self.body.forget()
         self.decided = self.answered = NEVER
         self.unheard = None  # since when sound is late, s
-        self.spoken, self.answer, self.pending = "", None, None
+        self.answer = self.pending = None
 
     # ---- what comes in
 
@@ -118,7 +148,7 @@ class AgentNode:
             try:
                 picture = convert.from_image(image) if hasattr(image, "encoding") else convert.from_compressed(image)
             except convert.ConvertError as error:
-                self.node.log(f"camera {name}: {error}")
+                self.node.remark(name, f"camera {name}: {error}")
                 return
             self.senses.sense(IMAGES + name, convert.seconds(image.header.stamp), picture)
             self.attend()
@@ -131,7 +161,7 @@ class AgentNode:
             self.senses.hear(convert.seconds(audio.header.stamp), samples)
             self.attend()
         except convert.ConvertError as error:
-            self.node.log(str(error))
+            self.node.remark(AUDIO, str(error))
 
     def own_voice(self, audio) -> None:
         """What a loudspeaker plays of what it says."""
@@ -142,21 +172,31 @@ class AgentNode:
         """What is latched comes twice."""
         now = time.monotonic()
         (text, since), self.told = self.told, (said.data, now)
-        if said.data != text or now - since > TWICE:
+        if said.data == text and now - since <= TWICE:
+            return
+        if self.stopped:
+            self.node.remark("refused", f"instruction refused: {said.data[:SHOWN]!r}: {self.stopped}")
+            self.say(f"I cannot: {self.stopped}")
+        else:
             self.task.interrupted("another instruction came")
             self.go_for(said.data)
 
+    @property
+    def stopped(self) -> str:
+        """Why the supervisor takes no motion before it is released; "" where it would."""
+        blocked = self.task.blocked
+        return blocked if blocked.startswith(STOPPED) and blocked != ENDED else ""
+
     def go_for(self, text: str) -> None:
         """Begin anew with an instruction; with none, listen for a spoken one."""
-        self.text, self.held = text, False
+        self.text, self.spoken, self.held = text, "", False
         self.begin()
         self.node.log(f"told: {text or '(listening)'}")
         self.understood(text)
 
     def hold(self) -> None:
         """Fall silent until there is something new to do: the supervisor brings the robot to a stand."""
-        self.text, self.held, self.pending = "", True, None
-        self.spoken = self.policy.spoken = ""  # the same words may be said once more
+        self.text, self.spoken, self.held, self.pending = "", "", True, None
 
     def emergency(self, pressed) -> None:
         """What was asked for is over: after the release the robot waits for a new instruction."""
@@ -165,18 +205,22 @@ class AgentNode:
             self.task.interrupted("emergency stop")
 
     def supervised(self, said) -> None:
-        """What the supervisor does not let happen is not done by standing still."""
-        self.task.blocked = said.data
-        if said.data.startswith("stopped"):
+        """What the supervisor does not let happen is not done by standing still. What was said before a release does not count
+        after it."""
+        before, self.task.blocked = self.stopped, said.data
+        if said.data.startswith(STOPPED):
             self.hold()
             self.task.interrupted(said.data)
+        elif before and self.policy is not None:
+            self.told = ("", -TWICE)
+            self.begin()
 
     def judged(self, episode) -> None:
         """What a simulated robot says about its episode."""
         try:
             success = convert.from_episode(episode)
         except convert.ConvertError as error:
-            self.node.log(f"passed over: {error}")
+            self.node.remark("episode", f"passed over: {error}")
             return
         if success is not None:
             self.task.judged(success)
@@ -191,10 +235,16 @@ class AgentNode:
         try:
             measured = self.body.take(state)
         except convert.ConvertError as error:
-            self.node.log(str(error))
+            self.trouble.be(f"{STATE}: {error}")
             return
-        if measured is None or (not self.lockstep and 0 < measured.stamp - self.answered < QUICKEST):
+        if measured is None:
             return
+        if self.lockstep or not 0 < measured.stamp - self.answered < QUICKEST:
+            self.answer_to(measured)
+        if measured.stamp != self.newest:
+            self.newest, self.felt_at = measured.stamp, self.node.now()
+
+    def answer_to(self, measured) -> None:
         if measured.stamp < self.answered - self.bounds[1]:
             self.policy.own_voice.clear()  # at times of another clock
             self.begin()
@@ -210,24 +260,29 @@ class AgentNode:
         measured = self.pending
         if measured is None:
             return
-        if self.held or self.life.state != ACTIVE:
+        self.senses.sense(STATE, measured.stamp, self.body.state(measured))
+        self.senses.place = self.body.place(measured)
+        if not self.deciding:
             self.pending = None
             self.body.rest(measured)
             self.listen(measured)
-            return
-        self.senses.sense(STATE, measured.stamp, self.body.state(measured))
-        if not self.lockstep or (self.senses.complete(measured.stamp) and self.knows_command(measured.stamp)):
+        elif not self.lockstep or (self.senses.complete(measured.stamp) and self.knows_command(measured.stamp)):
             self.pending = None
             self.live(measured)
 
+    @property
+    def deciding(self) -> bool:
+        return self.life.state == ACTIVE and not self.held
+
     def listen(self, measured) -> None:
         """Held, and free to move, it waits for a spoken instruction."""
-        if self.life.state != ACTIVE or not self.spec.microphones or self.task.blocked.startswith("stopped"):
+        if self.life.state != ACTIVE or not self.spec.microphones or self.stopped:
             return
         try:
             samples = self.senses.take_sound(measured.stamp)
         except Stale:
             return
+        self.policy.spoken = ""  # the same words may be said once more
         if len(samples):
             self.policy.hear(samples, measured.stamp, self.body.state(measured))
         if words := self.policy.spoken:
@@ -241,31 +296,34 @@ class AgentNode:
     # ---- what goes out
 
     def live(self, measured) -> None:
-        """Decide if it is time, else say that this loop is alive; ask for a stand while a sensor is late or frozen."""
+        """Decide if it is time, else say that this loop is alive; ask for a stand while a sensor is late or frozen, or where the
+        policy fails, in whatever way."""
         now = measured.stamp if self.lockstep else self.node.now()
         try:
             due = self.senses.fresh(now) >= self.decided + self.period - 1e-6
             self.answer = self.decide(now, measured) if due else self.body.go_on(measured)
-        except (Stale, SpecError) as error:
-            self.not_now(error, measured)
+        except Stale as error:
+            self.not_now(str(error), measured, error.sensor == AUDIO)
             return
-        self.complain("")
+        except Exception as error:
+            self.not_now(f"{POLICY}: {type(error).__name__}: {error}", measured)
+            return
+        self.trouble.be("")
         self.answered, self.unheard = measured.stamp, None
         self.body.send(self.answer)
 
-    def not_now(self, error: Exception, measured) -> None:
+    def not_now(self, why: str, measured, unheard: bool = False) -> None:
         """Ask for a stand; for sound that is a little late, wait."""
         stamp = measured.stamp
-        late = isinstance(error, Stale) and error.sensor == AUDIO
-        self.unheard = (stamp if self.unheard is None else self.unheard) if late else None
-        if late and stamp - self.unheard <= self.bounds[1]:
+        self.unheard = (stamp if self.unheard is None else self.unheard) if unheard else None
+        if unheard and stamp - self.unheard <= self.bounds[1]:
             self.body.send(self.body.go_on(measured))
             return
-        self.complain(str(error))
+        self.trouble.be(why)
         self.decided = NEVER  # as soon as it can be
         self.task.unsettled()  # standing like this is not having done it
         if not self.lockstep:
-            self.answered, self.answer = stamp, self.body.stand(measured, str(error))
+            self.answered, self.answer = stamp, self.body.stand(measured, why)
             self.body.send(self.answer)
 
     def decide(self, now: float, measured):
@@ -298,24 +356,30 @@ class AgentNode:
         if self.talk:
             self.saying(message("std_msgs/msg/String")(text))
 
-    def complain(self, trouble: str) -> None:
-        """Say what keeps from deciding, once for each sensor."""
-        sensor, before = trouble.partition(":")[0], self.trouble.partition(":")[0]
-        self.trouble = trouble
-        if sensor != before:
-            self.node.log(trouble or "all sensors are back")
-            self.since = self.node.now()
-            if self.announced:
-                self.say("going on")
-                self.announced = False
-            self.report()
+    def look(self) -> None:
+        """Name what does not come, also while nothing is decided."""
+        if self.policy is None:
+            return
+        if self.node.now() - self.felt_at > LASTING:
+            if self.trouble.what != STATE:
+                self.trouble.be(f"{STATE}: nothing new has come for more than {LASTING:g} s")
+        elif not self.deciding:
+            try:
+                self.senses.fresh(self.newest if self.lockstep else self.node.now())
+                self.trouble.be("")
+            except Stale as error:
+                self.trouble.be(str(error))
 
     def report(self) -> None:
-        if self.trouble and not self.announced and self.node.now() - self.since > LASTING:
-            self.announced = True
-            self.say(f"waiting for {self.trouble.partition(':')[0].rpartition('.')[2]}")
-        level, state = (convert.WARN, self.trouble) if self.trouble else (convert.OK, self.life.state)
-        self.diagnostics(convert.to_diagnostics(f"{self.node.name}: senses", level, state, self.node.now()))
+        self.look()
+        self.trouble.report()
+
+
+def device_of(name: str) -> str:
+    """A device of PyTorch. Raises ArgumentError for one that is not there."""
+    found = [f"cuda:{n}" for n in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    there = ["cpu", *(["cuda"] if found else []), *found]
+    return known(f"parameter device (PyTorch {torch.__version__})", name, dict(zip(there, there)))
 
 
 def main() -> int:

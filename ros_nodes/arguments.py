@@ -1,4 +1,5 @@
-"""A node's command line, as ROS 2 has it: --ros-args -p NAME:=VALUE -r FROM:=TO -r __ns:=/SPACE; and its parameters."""
+"""A node's command line, as ROS 2 has it: --ros-args -p NAME:=VALUE -r FROM:=TO -r __ns:=/SPACE, either with NODE: in front for
+one node alone; and its parameters."""
 
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ class Parameter(NamedTuple):
         return "" if self.low is None else f"{self.low} to {self.high}"
 
 
+PARAM, REMAP = ("-p", "--param"), ("-r", "--remap")
 USE_SIM_TIME = Parameter(False, "take the time from /clock")
 
 
@@ -69,23 +71,48 @@ class Arguments(NamedTuple):
     files: list[str]
 
 
-def read(words: Sequence[str]) -> Arguments:
-    """Values are YAML. Raises ArgumentError."""
-    parameters, remap, files, rest = {}, {}, [], [word for word in words if word not in ("--ros-args", "--")]
+class Rule(NamedTuple):
+    """NODE:NAME:=VALUE of a command line; node "" is every node."""
+
+    node: str
+    name: str
+    value: str
+
+    @classmethod
+    def of(cls, pair: str) -> "Rule":
+        names, _, value = pair.partition(":=")
+        node, _, name = names.rpartition(":")
+        return cls(node, name, value)
+
+    def meets(self, node: str) -> bool:
+        """Whether it is for a node of this name, with its namespace or without."""
+        return not self.node or self.node.strip("/") in (node.strip("/"), node.rpartition("/")[2])
+
+
+def read(words: Sequence[str], node: str = "") -> Arguments:
+    """What is for the node of this name, or of the one that it is given here. Values are YAML. Raises ArgumentError."""
+    parameters, remaps, files, rest = [], [], [], [word for word in words if word not in ("--ros-args", "--")]
     while rest:
         flag, pair = rest.pop(0), rest.pop(0) if rest else ""
         if flag == "--params-file" and pair:
             files.append(pair)
-            continue
-        name, found, value = pair.partition(":=")
-        if flag not in ("-p", "--param", "-r", "--remap") or not found:
-            raise ArgumentError(f"{flag} {pair}: allowed are -p NAME:=VALUE, -r FROM:=TO and --params-file FILE")
-        if flag in ("-p", "--param"):
-            parameters[name] = yaml.safe_load(value)
+        elif flag in (*PARAM, *REMAP) and ":=" in pair:
+            (parameters if flag in PARAM else remaps).append(Rule.of(pair))
         else:
-            remap[name] = value
-    namespace, name = remap.pop("__ns", "/"), remap.pop("__node", "")
-    return Arguments(parameters, remap, namespace, name, files)
+            raise ArgumentError(f"{flag} {pair}: allowed are -p NAME:=VALUE, -r FROM:=TO, either with NODE: in front, and "
+                                "--params-file FILE")
+    own = {r.name: r.value for r in remaps if r.name in ("__ns", "__node") and r.meets(node)}
+    named = own.get("__node", "")
+    remap = {r.name: r.value for r in remaps if r.name not in ("__ns", "__node") and r.meets(named or node)}
+    values = {r.name: of_yaml(r) for r in parameters if r.meets(named or node)}
+    return Arguments(values, remap, own.get("__ns", "/"), named, files)
+
+
+def of_yaml(rule: Rule) -> Any:
+    try:
+        return yaml.safe_load(rule.value)
+    except yaml.YAMLError as error:
+        raise ArgumentError(f"-p {rule.name}:={rule.value}: a value in YAML is needed ({error})") from error
 
 
 def of_files(files: Sequence[str], node: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -108,7 +135,7 @@ def of_files(files: Sequence[str], node: str) -> tuple[dict[str, Any], dict[str,
 def meant(words: Sequence[str], node: str) -> set[str]:
     """Names of the parameters that a command line gives to the node of this whole name, and not to every node."""
     pairs = list(zip(words, words[1:]))
-    single = {value.partition(":=")[0].rpartition(":")[2] for flag, value in pairs if flag in ("-p", "--param")}
+    single = {rule.name for rule in (Rule.of(value) for flag, value in pairs if flag in PARAM) if rule.meets(node)}
     return single | set(of_files([value for flag, value in pairs if flag == "--params-file"], node)[1])
 
 

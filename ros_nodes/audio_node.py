@@ -18,6 +18,7 @@ from ros_nodes.arguments import ArgumentError, Parameter, run
 from ros_nodes.interfaces import message
 
 BOOL, STRING = "std_msgs/msg/Bool", "std_msgs/msg/String"
+JUMP = 1.0  # s between two readings of a clock that has been set
 JITTER = 0.02  # s between the clock and the number of samples
 
 
@@ -29,13 +30,17 @@ class Source(Protocol):
 
 
 class FileSource:
-    """A sound file, heard from `begin` (s) on; at another rate it is resampled, one channel goes to all."""
+    """A sound file, heard from `begin` (s) on; at another rate it is resampled, one channel goes to all. Where the clock jumps, or
+    nobody has read for JUMP, it goes on at the new time where it was."""
 
     def __init__(self, path: str, rate: int, channels: int, block: int, begin: float, repeat: bool):
         self.samples = sound_file(path, rate, channels)
         self.rate, self.block, self.begin, self.repeat, self.sent = rate, block, begin, repeat, 0
 
     def read(self, now: float) -> Iterator[tuple[float, np.ndarray]]:
+        behind = now - self.begin - self.sent / self.rate
+        if abs(behind) > JUMP:
+            self.begin += behind
         while now >= self.begin + (self.sent + self.block) / self.rate:
             stamp, index = self.begin + self.sent / self.rate, np.arange(self.sent, self.sent + self.block)
             silent = (index >= len(self.samples)) & (not self.repeat)

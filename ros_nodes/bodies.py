@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agent.spec import STATE, TIME, Chunk, Spec
-from envs.arm import ARMS, JointState, arm_state, plan
+from envs.arm import ARMS, STATE_NAMES, JointState, arm_state, ee_delta_action, joint_position_action, plan
 from policies.chunking import NativePlayer
 from ros_nodes import convert
 from ros_nodes.arguments import ArgumentError, Parameter, known
@@ -37,7 +37,12 @@ class Arm:
         self.forget()
 
     def connect(self, node, spec: Spec, felt: Callable, told: Callable[[bool], None], sensor: str) -> None:
-        """felt: takes what `take` reads. told(moving): the robot was told something."""
+        """felt: takes what `take` reads. told(moving): the robot was told something. Raises ArgumentError for weights that sense
+        or move anything else."""
+        moves = {kind.kind: kind.names for kind in (ee_delta_action(None), joint_position_action(self.arm))}
+        if tuple(spec.state) != STATE_NAMES or moves.get(spec.action.kind) != tuple(spec.action.names):
+            raise ArgumentError(f"an arm senses {', '.join(STATE_NAMES)} and is moved by {' or '.join(moves)}; these weights sense "
+                                f"{', '.join(spec.state)} and give {', '.join(spec.action.names)} ({spec.action.kind})")
         self.node, self.spec, self.told = node, spec, told
         self.send = node.publisher(convert.TRAJECTORY, "agent/trajectory", "reliable")
         node.subscribe(convert.TRAJECTORY, "joint_commands", self.commanded, "reliable")
@@ -49,15 +54,19 @@ class Arm:
         self.gathered = convert.Gathered(self.joints)
 
     def take(self, state) -> JointState | None:
-        """None while joints are missing. Raises ConvertError."""
+        """None for other joints. Raises ConvertError."""
         return self.gathered.take(state)
+
+    def place(self, measured: JointState) -> np.ndarray:
+        """Where its parts are, rad."""
+        return measured.position
 
     def commanded(self, trajectory) -> None:
         """What the robot was told, for the time at which its last point is reached."""
         try:
             command = convert.from_command(trajectory, self.joints)
         except convert.ConvertError as error:
-            self.node.log(f"passed over: {error}")
+            self.node.remark("command", f"passed over: {error}")
             return
         before = self.commands[-1] if self.commands else command
         way = np.abs(command.position - before.position).max()
@@ -119,7 +128,7 @@ class Base:
             raise ArgumentError(f"parameter velocities: 3 names are needed, got {asked.velocities}")
         self.names, self.ramp, self.stamped = list(asked.velocities), asked.ramp, asked.stamped
         self.most, self.frame = np.array([asked.speed, asked.speed, asked.turn]), asked.base
-        self.sent = Velocity(-np.inf, np.zeros(3))
+        self.sent, self.gone, self.gone_at = Velocity(-np.inf, np.zeros(3)), np.zeros(3), -np.inf
 
     def connect(self, node, spec: Spec, felt: Callable, told: Callable[[bool], None], sensor: str) -> None:
         """Raises ArgumentError for weights that sense or move anything else."""
@@ -141,6 +150,12 @@ class Base:
         if not np.isfinite(values).all():
             raise convert.ConvertError(f"odometry with speeds {values.tolist()}: finite ones are needed")
         return Velocity(convert.seconds(odometry.header.stamp), values)
+
+    def place(self, measured: Velocity) -> np.ndarray:
+        """How far it has gone forward, to the left and around, by its own account: (3,) m, m, rad."""
+        passed = min(max(measured.stamp - self.gone_at, 0.0), LONGEST)
+        self.gone, self.gone_at = self.gone + passed * measured.values, measured.stamp
+        return self.gone
 
     def told_until(self, stamp: float) -> bool:
         return True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ FULL = 32767  # int16 of a sample of 1
 CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 TO_RGB = {"bgr8": cv2.COLOR_BGR2RGB, "rgba8": cv2.COLOR_RGBA2RGB, "bgra8": cv2.COLOR_BGRA2RGB, "mono8": cv2.COLOR_GRAY2RGB}
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+COMPRESSED_END = "/compressed"  # of the topics of image_transport
 JOINTS, AUDIO = "sensor_msgs/msg/JointState", "soma_msgs/msg/Audio"
 DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
 POINT_STAMPED = "geometry_msgs/msg/PointStamped"
@@ -61,18 +62,24 @@ class Gathered:
     arm; a gripper may be older by SLOW."""
 
     SLOW = 1.0  # s
+    NAMED = 50  # joints, of all that came, that are named where some are missing
 
     def __init__(self, joints: Joints):
-        self.joints, self.known = joints, {}
+        self.joints, self.known, self.came = joints, {}, {}
 
     def take(self, state: Any) -> JointState | None:
-        """None as long as a joint has not been heard of. Raises ConvertError for positions that are not finite."""
+        """None for one of other joints alone. Raises ConvertError for positions that are not finite, for a gripper that is too
+        old, and as long as a joint has not been heard of."""
         stamp = seconds(state.header.stamp)
         part = {n: (stamp, x) for n, x in zip(state.name, state.position) if n in self.joints.names}
         if not all(isfinite(x) for _, x in part.values()):
             raise ConvertError(f"joint state with positions {list(state.position)}: finite ones are needed")
         self.known |= part
-        if not part or len(self.known) < len(self.joints.names):
+        if len(self.known) < len(self.joints.names):
+            self.came |= dict.fromkeys(state.name[: max(0, self.NAMED - len(self.came))])
+            missing = ", ".join(name for name in self.joints.names if name not in self.known)
+            raise ConvertError(f"joint state without {missing}; it has {', '.join(self.came)}")
+        if not part:
             return None
         stamps, values = zip(*(self.known[name] for name in self.joints.names))
         oldest = min(stamps[:-1])
@@ -103,6 +110,18 @@ def header(out: Any, stamp: float, frame: str = "") -> Any:
 
 
 # ---- images
+
+
+def camera_topics(names: Iterable[str], given: Sequence[str], compressed: bool) -> dict[str, str]:
+    """name -> topic of each camera; `given`: NAME=TOPIC for some, compressed: how the others come. A topic that ends with
+    COMPRESSED_END has COMPRESSED. Raises ArgumentError for another name."""
+    topics = {name: f"camera/{name}/image_raw{COMPRESSED_END if compressed else ''}" for name in names}
+    for pair in given:
+        name, _, topic = str(pair).partition("=")
+        if name not in topics or not topic:
+            raise ArgumentError(f"parameter cameras: NAME=TOPIC is needed, NAME one of {', '.join(topics)}; got {pair}")
+        topics[name] = topic
+    return topics
 
 
 def to_image(picture: np.ndarray, stamp: float, frame: str) -> Any:
@@ -203,11 +222,7 @@ def to_joints(state: JointState, joints: Joints) -> Any:
 
 def from_joints(state: Any, joints: Joints) -> JointState:
     """Whatever order the message has. Raises ConvertError for a joint that is missing or not finite."""
-    found = Gathered(joints).take(state)
-    if found is None:
-        missing = ", ".join(name for name in joints.names if name not in state.name)
-        raise ConvertError(f"joint state without {missing}; it has {', '.join(state.name)}")
-    return found
+    return Gathered(joints).take(state)
 
 
 def to_trajectory(trajectory: JointTrajectory, joints: Joints) -> Any:

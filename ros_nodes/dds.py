@@ -10,6 +10,7 @@ Only this machine is reached unless ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET (or CYC
 from __future__ import annotations
 
 import os
+import re
 import struct
 import sys
 import time
@@ -28,16 +29,18 @@ from cyclonedds.qos import Policy, Qos
 from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
 
-from ros_nodes.arguments import USE_SIM_TIME, Parameter, of_files, read, valid
+from ros_nodes.arguments import USE_SIM_TIME, ArgumentError, Parameter, of_files, read, valid
 from ros_nodes.cdr import HEADER, CdrError, decode, encode
 from ros_nodes.interfaces import Field, fields, message, type_hash
-from ros_nodes.transport import WAITING, guarded, ignore, quality
+from ros_nodes.transport import WAITING, Remarks, guarded, ignore, quality
 
 GRAPH = "rmw_dds_common/msg/ParticipantEntitiesInfo"
 CALL = (Field("guid", "uint64"), Field("seq", "int64"))  # before each request and reply, as rmw_cyclonedds writes it
 AT_ONCE = 64  # messages of one topic that are taken before the others have their turn
 LONGEST_WAIT = 0.1  # s
 NEVER = float("inf")
+NODE_NAME, FULL_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*"), re.compile("/|(/[A-Za-z_][A-Za-z0-9_]*)+")
+LAST_DOMAIN = 232  # whose ports are below 65536 (DDSI-RTPS 9.6.1.1)
 
 LOCALHOST = """<CycloneDDS><Domain><General><Interfaces><NetworkInterface name="lo"/></Interfaces>
 <AllowMulticast>false</AllowMulticast><MaxMessageSize>65500B</MaxMessageSize></General><Discovery>
@@ -121,18 +124,17 @@ class Node:
     """One node: publishers, subscriptions, services and timers, all served by `spin` in one thread.
 
     parameters: over those that the node declares; files: of parameters, for this and other nodes. Time is the wall clock's,
-    or /clock's where the parameter use_sim_time is true. Raises ValueError for a name that ROS does not take.
+    or /clock's where the parameter use_sim_time is true. Raises ArgumentError for a name or a domain that ROS does not take.
     """
 
     def __init__(self, name: str, namespace: str = "/", parameters: Mapping[str, Any] | None = None,
                  remap: Mapping[str, str] | None = None, domain: int | None = None, files: Sequence[str] = ()):
-        if not name.isidentifier():
-            raise ValueError(f"node name {name!r}: letters, digits and underscores are needed, a letter first")
-        self.name, self.namespace = name, "/" + namespace.strip("/")
+        self.name, self.namespace = fitting(name, NODE_NAME), fitting("/" + namespace.strip("/"), FULL_NAME)
+        self.remark = Remarks(self.log)
         self.shared, own = of_files(files, self.whole(name))
         self.given = own | dict(parameters or {})
         self.remap = {self.whole(name): self.whole(other) for name, other in (remap or {}).items()}
-        number = int(os.environ.get("ROS_DOMAIN_ID", 0)) if domain is None else domain
+        number = domain_asked() if domain is None else domain
         self.domain = _domain(number)
         self.participant = DomainParticipant(number, Qos(Policy.Userdata(b"enclave=/;")))
         self.waiting, self.handlers, self.timers, self.writers, self.readers = WaitSet(self.participant), [], [], [], []
@@ -145,7 +147,7 @@ class Node:
     @classmethod
     def from_words(cls, name: str, words: Sequence[str]) -> "Node":
         """By a command line, as `--ros-args -p NAME:=VALUE`. Raises ArgumentError."""
-        asked = read(words)
+        asked = read(words, name)
         return cls(asked.name or name, asked.namespace, asked.parameters, asked.remap, files=asked.files)
 
     # ---- time, parameters, log
@@ -154,7 +156,13 @@ class Node:
         """s."""
         return time.time() if self.sim_time is None else self.sim_time
 
+    def give_time(self) -> None:
+        """For the node that gives /clock: go by the wall clock, whatever use_sim_time says."""
+        self.sim_time = None
+
     def _tick(self, clock) -> None:
+        if self.sim_time is None:
+            return
         before, self.sim_time = self.sim_time, clock.clock.sec + 1e-9 * clock.clock.nanosec
         if self.sim_time < before:  # begun anew: what was due then is due as much later now
             self.timers = [[period, due + self.sim_time - before, callback] for period, due, callback in self.timers]
@@ -175,7 +183,7 @@ class Node:
 
     def full(self, topic: str) -> str:
         """A topic or service by its whole name, remapped."""
-        return self.remap.get(self.whole(topic), self.whole(topic))
+        return fitting(self.remap.get(self.whole(topic), self.whole(topic)), FULL_NAME)
 
     def whole(self, topic: str) -> str:
         """"~" is this node's own; without a slash in front it is relative to the namespace."""
@@ -195,9 +203,9 @@ class Node:
 
         def handle(sample) -> None:
             if sample.value is None:
-                self.log(f"a message on {self.full(topic)} is no {kind}: passed over")
+                self.remark(f"no {kind} on {topic}", f"a message on {self.full(topic)} is no {kind}: passed over")
             else:
-                guarded(self, topic, callback, sample.value)
+                guarded(self, f"a message on {topic} is passed over", callback, sample.value)
 
         self._attend(reader, handle)
         self._announce()
@@ -215,11 +223,16 @@ class Node:
 
         def handle(call) -> None:
             if call.value is None:
-                self.log(f"a call of {full} is no {ask}: passed over")
-            elif later:
-                answer(call.value, lambda response: writer.write(sample(response, call.caller)))
+                self.remark(f"no {ask}", f"a call of {full} is no {ask}: passed over")
+                return
+
+            def send(response) -> None:
+                writer.write(sample(response, call.caller))
+
+            if later:
+                guarded(self, f"a call of {full}", answer, call.value, send)
             else:
-                writer.write(sample(answer(call.value, message(reply)()), call.caller))
+                send(guarded(self, f"a call of {full}", answer, call.value, message(reply)()) or message(reply)())
 
         self._attend(reader, handle)
         self._announce()
@@ -243,9 +256,9 @@ class Node:
 
         def handle(answer) -> None:
             if answer.value is None:
-                self.log(f"a reply of {full} is no {reply}: passed over")
+                self.remark(f"no {reply}", f"a reply of {full} is no {reply}: passed over")
             elif answer.caller in waiting:  # others are to other clients
-                guarded(self, name, waiting.pop(answer.caller), answer.value)
+                guarded(self, f"a reply of {full} is passed over", waiting.pop(answer.caller), answer.value)
 
         self._attend(reader, handle)
         self._announce()
@@ -302,7 +315,7 @@ class Node:
         for timer in [t for t in self.timers if self.ticking() >= t[1]]:
             late = self.ticking() - timer[1]
             timer[1] += timer[0] if late < timer[0] else timer[0] + late  # what was missed is not made up for
-            timer[2]()
+            guarded(self, "a timer", timer[2])
         self.timers = [timer for timer in self.timers if timer[1] < NEVER]
 
     def stop(self) -> None:
@@ -310,6 +323,21 @@ class Node:
 
     def close(self) -> None:
         """Leave the graph, which ends with the process."""
+
+
+def fitting(name: str, form: re.Pattern) -> str:
+    """The name. Raises ArgumentError for one that ROS does not take."""
+    if not form.fullmatch(name):
+        raise ArgumentError(f"name {name!r}: parts of letters, digits and underscores are needed, none with a digit first")
+    return name
+
+
+def domain_asked() -> int:
+    """Raises ArgumentError for a ROS_DOMAIN_ID that is no domain."""
+    asked = os.environ.get("ROS_DOMAIN_ID") or "0"
+    if not asked.isdecimal() or int(asked) > LAST_DOMAIN:
+        raise ArgumentError(f"ROS_DOMAIN_ID: 0 to {LAST_DOMAIN} is allowed, got {asked!r}")
+    return int(asked)
 
 
 def _hash(kind: str) -> Qos:

@@ -26,7 +26,7 @@ from rclpy.signals import SignalHandlerOptions
 from ros_nodes.arguments import ArgumentError, Parameter, meant, valid
 from ros_nodes.cdr import CdrError, decode, encode
 from ros_nodes.interfaces import message
-from ros_nodes.transport import WAITING, guarded, ignore, quality
+from ros_nodes.transport import WAITING, Remarks, guarded, ignore, quality
 
 LONGEST_WAIT = 0.1  # s
 SERVICES = {"SendGoal": "SendGoalService", "GetResult": "GetResultService"}  # of an action, as rosidl names them
@@ -95,6 +95,7 @@ class Node:
             raise ArgumentError(str(error)) from error
         self.words, self.executor, self.running, self.publishers = words, SingleThreadedExecutor(), True, {}
         self.executor.add_node(self.node)
+        self.remark = Remarks(self.log)
 
     from_words = classmethod(lambda cls, name, words: cls(name, words))
 
@@ -106,6 +107,10 @@ class Node:
 
     def now(self) -> float:
         return 1e-9 * self.node.get_clock().now().nanoseconds
+
+    def give_time(self) -> None:
+        """For the node that gives /clock: go by the wall clock, whatever use_sim_time says."""
+        self.node.set_parameters([rclpy.Parameter("use_sim_time", value=False)])
 
     def parameters(self, described: Mapping[str, Parameter]) -> SimpleNamespace:
         try:
@@ -130,9 +135,9 @@ class Node:
             try:
                 value = decode(data, kind)
             except CdrError as error:
-                self.log(f"a message on {topic} is no {kind}: passed over ({error})")
+                self.remark(f"no {kind} on {topic}", f"a message on {topic} is no {kind}: passed over ({error})")
                 return
-            guarded(self, topic, callback, value)
+            guarded(self, f"a message on {topic} is passed over", callback, value)
 
         self.node.create_subscription(ros_class(kind), topic, handle, profile(qos), raw=True)
 
@@ -145,9 +150,9 @@ class Node:
         def handle(request, _):
             asked = decode(serialize_message(request), ask)
             if not later:
-                return as_ros(answer(asked, message(reply)()))
+                return as_ros(guarded(self, f"a call of {name}", answer, asked, message(reply)()) or message(reply)())
             coming = Later()
-            answer(asked, coming.give)
+            guarded(self, f"a call of {name}", answer, asked, coming.give)
             return coming
 
         def as_ros(value):
@@ -164,7 +169,8 @@ class Node:
 
         def call(request, answered: Callable[[Any], None] = ignore) -> bool:
             def done(future) -> None:
-                guarded(self, name, answered, decode(serialize_message(future.result()), reply))
+                response = decode(serialize_message(future.result()), reply)
+                guarded(self, f"a reply of {name} is passed over", answered, response)
 
             if not made.service_is_ready():
                 return False
@@ -180,7 +186,7 @@ class Node:
         def due() -> None:
             if once:
                 self.node.destroy_timer(timer)
-            callback()
+            guarded(self, "a timer", callback)
 
         simulated = self.node.get_parameter("use_sim_time").value
         timer = self.node.create_timer(period, due, clock=None if simulated else Clock(clock_type=ClockType.STEADY_TIME))

@@ -31,7 +31,8 @@ LOOKED_AT = "camera/front/image_raw"  # no episode begins before somebody sees i
 
 
 class SimNode:
-    """The tabletop. ~/reset (std_srvs/Trigger, or std_msgs/Empty on the topic of that name) begins the episode anew."""
+    """The tabletop. ~/reset (std_srvs/Trigger, or std_msgs/Empty on the topic of that name) begins the episode anew. It gives
+    /clock, and so does not go by it: use_sim_time is for the other nodes."""
 
     PARAMETERS = {
         "task": Parameter("pick_up", f"one of {', '.join(TASK_NAMES)}"),
@@ -46,6 +47,7 @@ class SimNode:
 
     def __init__(self, node):
         self.node, asked = node, node.parameters(self.PARAMETERS)
+        node.give_time()
         self.lockstep, self.episodes, self.seed = asked.lockstep, asked.episodes, asked.seed
         self.done, self.results, self.resets = False, [], 0
         rate, self.exposure = (LOCKSTEP_RATE, 1.0 / LOCKSTEP_RATE) if self.lockstep else (asked.rate, 1.0 / asked.camera_rate)
@@ -73,7 +75,7 @@ class SimNode:
 
     def reset(self) -> None:
         """Begin the next episode, half a second after the last one on the clock, which never goes back."""
-        self.start = self.now + 0.5 if self.results else 0.0
+        self.start = self.now + 0.5 if self.resets else 0.0
         self.obs, _ = self.env.reset(seed=self.seed + len(self.results))
         self.target = np.append(self.env.command.position, self.env.command.opening)
         self.done = True  # until it begins

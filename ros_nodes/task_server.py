@@ -18,7 +18,9 @@ KIND = "soma_msgs/action/ExecuteTask"
 EXECUTING, CANCELING, SUCCEEDED, CANCELED, ABORTED = 2, 3, 4, 5, 6  # action_msgs/GoalStatus
 NONE, REJECTED, UNKNOWN_GOAL, TERMINATED = 0, 1, 2, 3  # action_msgs/srv/CancelGoal
 PERIOD = 0.2  # s between two reports
+STANDING = 0.1  # s without a command to move, after which the robot stands
 SILENT = 0.5  # s without a command, after which nobody knows what the robot does
+ROUNDED = 1e-6  # s by which a stamp that was sent and came back may be less
 REMEMBERED = 10  # goals whose results can still be asked for
 
 
@@ -35,13 +37,14 @@ class Goal:
 
 
 class TaskServer:
-    """begin(instruction) makes the agent go for it, hold() makes it stand still; goals are refused unless it is ready().
-    Somebody tells `judged` of a verdict and `commanded` of each command of the robot: what has moved, and then stood for
-    `settled` s, is taken for done, unless it is `blocked` (why the robot cannot do what it wants; "" if it can)."""
+    """begin(instruction) makes the agent go for it, hold() makes it stand still; refusal() is why goals are refused, "" if they
+    are not. Somebody tells `judged` of a verdict and `commanded` of each command of the robot: what has moved, and then stood
+    for `settled` s, is taken for done, unless it is `blocked` (why the robot cannot do what it wants; "" if it can). A goal
+    that is cancelled ends when the robot stands."""
 
     def __init__(self, node, begin: Callable[[str], None], hold: Callable[[], None], settled: float,
-                 ready: Callable[[], bool]):
-        self.node, self.begin, self.hold, self.settled, self.ready = node, begin, hold, settled, ready
+                 refusal: Callable[[], str]):
+        self.node, self.begin, self.hold, self.settled, self.refusal = node, begin, hold, settled, refusal
         self.goals: deque[Goal] = deque(maxlen=REMEMBERED)
         self.moved_at: float | None = None
         self.commanded_at = -SILENT  # s
@@ -56,13 +59,13 @@ class TaskServer:
 
     @property
     def running(self) -> Goal | None:
-        return self.goals[-1] if self.goals and self.goals[-1].status == EXECUTING else None
+        return self.goals[-1] if self.goals and self.goals[-1].status in (EXECUTING, CANCELING) else None
 
     # ---- what is asked
 
     def goal_asked(self, request, response):
-        goal = request.goal
-        response.accepted = bool(goal.instruction.strip()) and goal.timeout >= 0 and self.ready()
+        goal, why = request.goal, self.refusal()
+        response.accepted = bool(goal.instruction.strip()) and goal.timeout >= 0 and not why
         if response.accepted:
             self.finish(ABORTED, False, "another goal took its place")
             self.goals.append(Goal(bytes(request.goal_id.uuid), goal.instruction, goal.timeout, self.node.now()))
@@ -71,19 +74,22 @@ class TaskServer:
             self.tell()
             convert.set_time(response.stamp, self.node.now())
         else:
-            why = "" if self.ready() else ": the agent is not active"
-            self.node.log(f"goal refused: {goal.instruction!r} within {goal.timeout} s{why}")
+            asked = f"{goal.instruction!r} within {goal.timeout} s"
+            self.node.log(f"goal refused: {asked}: {why or 'an instruction and a time of 0 s or more are needed'}")
         return response
 
     def cancel_asked(self, request, response):
-        """Goals by their number, all where it is zero (action_msgs/srv/CancelGoal)."""
-        number, goal = bytes(request.goal_info.goal_id.uuid), self.running
+        """The goal of this number, and those of this time and before; all where both are zero (action_msgs/srv/CancelGoal)."""
+        number, until, goal = bytes(request.goal_info.goal_id.uuid), convert.seconds(request.goal_info.stamp), self.running
         known = [g for g in self.goals if g.number == number]
-        if goal is not None and (goal.number == number or not any(number)):
+        everything = not any(number) and not until
+        if goal is not None and (everything or goal.number == number or (until and goal.began <= until + ROUNDED)):
             response.return_code = NONE
             response.goals_canceling = [self.info(goal)]
             self.hold()
-            self.finish(CANCELED, False, "cancelled")
+            goal.status = CANCELING
+            self.tell()
+            self.report()
         else:
             response.return_code = TERMINATED if known else UNKNOWN_GOAL if any(number) else REJECTED
         return response
@@ -119,6 +125,10 @@ class TaskServer:
         goal, now = self.running, self.node.now()
         if goal is None:
             return
+        if goal.status == CANCELING:
+            if self.moved_at is None or now - self.moved_at > STANDING:
+                self.finish(CANCELED, False, "cancelled")
+            return
         if self.blocked or now - self.commanded_at > SILENT:
             self.unsettled()
         if self.moved_at is not None and now - self.moved_at > self.settled:
@@ -146,7 +156,7 @@ class TaskServer:
 
     def answer(self, goal: Goal) -> None:
         """Give the result to all who wait for it, once there is one."""
-        if goal.status == EXECUTING:
+        if goal is self.running:
             return
         for reply in goal.asking:
             out = message(f"{KIND}_GetResult_Response")()

@@ -7,6 +7,7 @@ SOMA_TRANSPORT=rclpy or SOMA_TRANSPORT=dds says which, whatever is installed.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from ros_nodes.arguments import known
 
 
 WAITING = 16  # calls of a client that wait for their reply; older ones are given up
+EVERY = 10.0  # s between two lines of one kind in the log
 
 
 class Quality(NamedTuple):
@@ -35,12 +37,30 @@ def quality(kind: str) -> Quality:
     return known("quality of service", kind, QUALITY)
 
 
-def guarded(node: Any, topic: str, callback: Callable[[Any], None], value: Any) -> None:
-    """Let a message in. Whatever it makes go wrong is named in the log, for no message may end a node."""
+class Remarks:
+    """remark(kind, text): what may go wrong again and again, as a line of the log; of each kind one in EVERY s, which says how
+    many were left out before it."""
+
+    def __init__(self, log: Callable[[str], None]):
+        self.log, self.told = log, {}
+
+    def __call__(self, kind: str, text: str) -> None:
+        now = time.monotonic()
+        since, left_out = self.told.get(kind, (float("-inf"), 0))
+        if now - since < EVERY:
+            self.told[kind] = (since, left_out + 1)
+            return
+        self.told[kind] = (now, 0)
+        self.log(f"{text} ({left_out} more of the kind before)" if left_out else text)
+
+
+def guarded(node: Any, what: str, act: Callable[..., Any], *given: Any) -> Any:
+    """What act(*given) gives, None where it fails: that is named in the log, for no message, call or timer may end a node."""
     try:
-        callback(value)
+        return act(*given)
     except Exception as error:
-        node.log(f"a message on {topic} is passed over: {type(error).__name__}: {error}")
+        why = f"{what}: {type(error).__name__}"
+        node.remark(why, f"{why}: {error}")
 
 
 def ignore(response: Any) -> None:

@@ -6,13 +6,14 @@ from types import SimpleNamespace
 
 from ros_nodes.arguments import valid
 from ros_nodes.interfaces import message
-from ros_nodes.transport import ignore
+from ros_nodes.transport import Remarks, ignore
 
 
 class HandNode:
     def __init__(self, **given):
         self.given, self.time, self.running, self.name = given, 100.0, True, "hand"
         self.sent, self.heard, self.services, self.timers, self.said = {}, {}, {}, [], []
+        self.remark = Remarks(self.log)
         self.servers = {}  # of services that are called from here: name -> function of the request; None is no answer
 
     def parameters(self, described):
@@ -20,6 +21,9 @@ class HandNode:
 
     def now(self):
         return self.time
+
+    def give_time(self):
+        self.given.pop("use_sim_time", None)
 
     def publisher(self, kind, topic, qos="reliable"):
         return self.sent.setdefault(topic, []).append

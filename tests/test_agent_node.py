@@ -1,5 +1,6 @@
 """The agent's node, with the shipped weights, in a test's hands: what it answers to what its sensors say."""
 
+from array import array
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,11 @@ from envs.arm import PANDA, JointState
 from policies.mmllm import MMLLMPolicy
 from ros_nodes import convert
 from ros_nodes.agent_node import AgentNode
+from ros_nodes.arguments import ArgumentError
 from ros_nodes.convert import TABLETOP
 from ros_nodes.interfaces import message
 from ros_nodes.lifecycle import UNCONFIGURED
+from ros_nodes.safety_node import ENDING
 from tests.by_hand import HandNode
 
 STRING, BOOL = "std_msgs/msg/String", "std_msgs/msg/Bool"
@@ -213,3 +216,171 @@ def test_it_says_what_it_understood_and_does_not_take_its_own_words_for_an_instr
     robot.step = -100  # the clock jumps back
     robot.sense(2)
     assert not policy.own_voice
+
+
+def status(robot) -> tuple[int, str]:
+    """What the diagnostics said last."""
+    [last] = robot.node.sent["/diagnostics"][-1].status
+    return last.level, last.message
+
+
+def test_a_device_that_is_not_there_is_named(policy):
+    with pytest.raises(ArgumentError, match=r"parameter device.*allowed are cpu.*, got 'cuda:99'"):
+        AgentNode(HandNode(device="cuda:99"), policy)
+
+
+def test_joint_states_that_stop_or_are_old_are_named_in_the_diagnostics(policy):
+    robot = Robot(policy)
+    robot.agent.report()
+    assert status(robot) == (convert.WARN, "observation.state: nothing new has come for more than 1 s")
+    robot.sense(10)
+    assert status(robot)[0] == convert.OK
+    for _ in range(2):  # nothing, then the same again and again
+        robot.node.time += 1.5
+        robot.node.heard["joint_states"](convert.to_joints(JointState(100.2, np.array(PANDA.home), 0.08), TABLETOP))
+        robot.agent.report()
+        assert status(robot)[0] == convert.WARN and status(robot)[1].startswith("observation.state: ")
+    robot.step = 300
+    assert "plan" in robot.sense(10) and status(robot)[0] == convert.OK
+
+
+def test_joints_that_never_come_are_named_with_those_that_do(policy):
+    robot = Robot(policy, joints=[*TABLETOP.names[:7], "fr3_finger_joint1"])
+    assert robot.sense(10) == []
+    assert status(robot)[1].startswith("observation.state: joint state without fr3_finger_joint1; it has joint_1, joint_2")
+    assert sum("fr3_finger_joint1" in said for said in robot.node.said) == 1
+
+
+def test_a_gripper_that_is_silent_is_named_in_the_diagnostics(policy):
+    robot = Robot(policy, joints=[*TABLETOP.names[:7], "finger"])
+    finger = message(convert.JOINTS)(name=["finger"], position=array("d", [0.04]))
+    robot.node.heard["gripper_states"](convert.header(finger, 100.0))
+    assert "plan" in robot.sense(40)
+    assert robot.sense(20)[12:] == []
+    robot.agent.report()
+    assert status(robot) == (convert.WARN, "observation.state: finger is 1.2 s older than the arm's joints")
+
+
+@pytest.mark.parametrize("before", [0, 30])
+def test_microphones_that_are_gone_are_named_whatever_is_told(policy, before):
+    robot = Robot(policy)
+    robot.sense(before)
+    for words in ("pick up the red cube", "pick up the green ball"):
+        robot.node.heard["instruction"](message(STRING)(words))
+        said = robot.sense(30, without="audio")
+        assert said[-1].startswith("stand: observation.audio") and status(robot)[0] == convert.WARN
+
+
+def test_what_is_missing_is_named_while_it_waits_and_a_fault_that_is_over_is_not(policy):
+    robot = Robot(policy)
+    robot.sense(10)
+    robot.node.heard["emergency_stop"](message(BOOL)(True))
+    robot.sense(30, without="wrist")
+    robot.agent.report()
+    assert status(robot)[0] == convert.WARN and "wrist" in status(robot)[1]
+    robot.sense(30)
+    robot.agent.report()
+    assert status(robot)[0] == convert.OK
+
+
+def test_a_policy_that_fails_is_named_and_the_robot_stands(policy, monkeypatch):
+    robot, act = Robot(policy, talk=True), policy.act
+
+    def fail(obs):
+        raise RuntimeError("out of memory")
+
+    robot.sense(20)
+    monkeypatch.setattr(policy, "act", fail)
+    assert robot.sense(30)[-1] == "stand: policy: RuntimeError: out of memory"
+    assert status(robot) == (convert.WARN, "policy: RuntimeError: out of memory")
+    robot.node.time += 1.0
+    robot.agent.report()
+    assert robot.node.sent["say"][-1].data == "I cannot decide what to do"
+    monkeypatch.setattr(policy, "act", act)
+    robot.step += 50
+    assert "plan" in robot.sense(20) and status(robot)[0] == convert.OK
+
+
+def test_while_it_is_stopped_no_instruction_is_taken_and_a_release_moves_nothing(policy, monkeypatch):
+    robot, said = Robot(policy, talk=True), []
+    monkeypatch.setattr(policy, "hear", lambda samples, now, state: said.append(len(samples)))
+    tell = robot.node.heard["safety_state"]
+    tell(message(STRING)("stopped: emergency stop"))
+    robot.node.heard["instruction"](message(STRING)("press the red button"))
+    assert robot.node.sent["say"][-1].data == "I cannot: stopped: emergency stop"
+    assert "instruction refused: 'press the red button': stopped: emergency stop" in robot.node.said
+    goal = message("soma_msgs/action/ExecuteTask_Goal")("reach the red cube", 0.0)
+    assert not robot.node.services["execute_task/_action/send_goal"](goal=goal).accepted
+    assert "stopped: emergency stop" in robot.node.said[-1] and robot.sense(20) == []
+    tell(message(STRING)(""))
+    assert robot.sense(20) == [] and sum(said) <= 20 * 320  # what was said before is not heard now
+    robot.node.heard["instruction"](message(STRING)("press the red button"))
+    assert "plan" in robot.sense(10)
+
+
+def test_a_supervisor_that_has_ended_takes_no_part(policy):
+    """The one that comes after it follows."""
+    robot = Robot(policy)
+    robot.sense(10)
+    robot.node.heard["safety_state"](message(STRING)(f"stopped: {ENDING}"))
+    assert robot.sense(10) == []
+    robot.node.heard["instruction"](message(STRING)("press the red button"))
+    assert "plan" in robot.sense(10)
+
+
+def test_spoken_words_outlast_a_pause_and_a_clock_that_goes_back(policy, monkeypatch):
+    robot, heard = Robot(policy), ["press the red button"]
+    monkeypatch.setattr(policy, "hear", lambda samples, now, state: setattr(policy, "spoken", heard[-1]) if heard else None)
+    robot.sense(20)
+    heard.clear()
+    assert policy.spoken == "press the red button" and robot.agent.text == ""
+    for label in ("deactivate", "activate"):
+        assert robot.agent.life.change(label)
+    assert "plan" in robot.sense(20) and policy.spoken == "press the red button"
+    robot.step = -100
+    assert "plan" in robot.sense(20) and policy.spoken == "press the red button"
+    assert len(robot.node.sent["agent/heard"]) == 1
+    robot.node.heard["instruction"](message(STRING)("pick up the green ball"))
+    assert policy.spoken == ""
+
+
+def test_cleanup_frees_the_weights_and_configure_loads_them_again(policy, monkeypatch):
+    robot = Robot(None)
+    assert "plan" in robot.sense(10) and robot.agent.policy is not None
+    goal = message("soma_msgs/action/ExecuteTask_Goal")("reach the red cube", 0.0)
+    robot.node.services["execute_task/_action/send_goal"](goal=goal)
+    assert robot.agent.life.change("deactivate") and robot.agent.task.goals[-1].why == "deactivate was asked for"
+    assert robot.agent.life.change("cleanup") and robot.agent.policy is None
+    assert robot.sense(10) == []
+    robot.node.heard["instruction"](message(STRING)("pick up the red cube"))
+    robot.agent.report()
+    assert status(robot) == (convert.OK, UNCONFIGURED)
+    other = replace(policy.model.spec, control_hz=20.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(policy.model, "spec", other)
+        patched.setattr(MMLLMPolicy, "load", lambda *_: policy)
+        assert not robot.agent.life.change("configure") and "start the node anew" in robot.node.said[-1]
+    assert robot.agent.life.change("configure") and robot.agent.life.change("activate")
+    robot.node.heard["instruction"](message(STRING)("pick up the green ball"))
+    assert "plan" in robot.sense(10)
+
+
+def test_a_goal_ends_with_the_node(policy):
+    robot = Robot(policy)
+    goal = message("soma_msgs/action/ExecuteTask_Goal")("reach the red cube", 0.0)
+    robot.node.services["execute_task/_action/send_goal"](goal=goal)
+    waiting = robot.node.services["execute_task/_action/get_result"](goal_id=message("unique_identifier_msgs/msg/UUID")())
+    assert not waiting and robot.agent.life.change("shutdown") and not robot.node.running
+    assert waiting[0].result.message == "shutdown was asked for"
+
+
+def test_cameras_come_from_the_topics_that_they_are_mapped_to(policy):
+    node = HandNode(cameras=["front=/realsense/color/image_raw", "wrist=hand/image_raw/compressed"])
+    AgentNode(node, policy)
+    assert {"/realsense/color/image_raw", "hand/image_raw/compressed"} < set(node.heard)
+    assert not {"camera/front/image_raw", "camera/wrist/image_raw"} & set(node.heard)
+    topics = convert.camera_topics(("a", "b"), ["b=/b/image_raw"], True)
+    assert topics == {"a": "camera/a/image_raw/compressed", "b": "/b/image_raw"}
+    for wrong in ("side=/x", "front"):
+        with pytest.raises(ArgumentError, match=f"NAME one of front, wrist; got {wrong}"):
+            convert.camera_topics(("front", "wrist"), [wrong], False)

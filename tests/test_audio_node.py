@@ -45,6 +45,17 @@ def test_a_repeated_file_goes_on(tmp_path):
     assert len(heard) == 3200 and not list(source.read(0.2))
 
 
+def test_a_file_goes_on_at_the_new_time_where_a_clock_jumps(tmp_path):
+    soundfile.write(tmp_path / "tone.wav", np.linspace(-0.5, 0.5, 1600), SAMPLE_RATE, subtype="FLOAT")
+    source = FileSource(str(tmp_path / "tone.wav"), SAMPLE_RATE, 1, 800, 0.0, True)
+    first = list(source.read(0.05))
+    for now in (1.8e9, 0.0, 3600.0):
+        assert list(source.read(now)) == []
+        first += [(stamp - now, samples) for stamp, samples in source.read(now + 0.0501)]
+    np.testing.assert_allclose([stamp for stamp, _ in first], 0.0, atol=1e-3)
+    np.testing.assert_allclose(np.concatenate([s for _, s in first])[:, 0], np.tile(np.linspace(-0.5, 0.5, 1600), 2), atol=1e-3)
+
+
 def test_what_is_to_be_said_is_spoken(spoken):
     node, played = HandNode(source=str(spoken[0])), []
     AudioNode(node, play=played.append)

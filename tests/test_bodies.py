@@ -38,18 +38,24 @@ class Drive:
 
     def __init__(self, policy, **given):
         self.node = HandNode(body="base", **given)
-        self.agent, self.rng = AgentNode(self.node, policy), np.random.default_rng(0)
+        self.agent, self.rng, self.still = AgentNode(self.node, policy), np.random.default_rng(0), None
         self.node.heard["instruction"](message(STRING)("go to the red cube"))
 
-    def go(self, seconds: float, blind: bool = False) -> np.ndarray:
+    def picture(self) -> np.ndarray:
+        return self.rng.integers(0, 255, (128, 128, 3), dtype=np.uint8)
+
+    def go(self, seconds: float, blind: bool = False, drives: float = 0.0) -> np.ndarray:
+        """blind: without pictures; drives: m/s forward, as it feels."""
         sent = self.node.sent["cmd_vel"]
         first = len(sent)
         for _ in range(round(seconds / 0.02)):
             self.node.time += 0.02
             if not blind:
-                picture = self.rng.integers(0, 255, (128, 128, 3), dtype=np.uint8)
+                picture = self.picture() if self.still is None else self.still
                 self.node.heard["camera/front/image_raw"](convert.to_image(picture, self.node.time, "front"))
-            self.node.heard["odom"](convert.header(message(ODOMETRY)(), self.node.time))
+            odometry = convert.header(message(ODOMETRY)(), self.node.time)
+            odometry.twist.twist.linear.x = drives
+            self.node.heard["odom"](odometry)
         return np.array([(twist.linear.x, twist.angular.z) for twist in sent[first:]])
 
 
@@ -84,6 +90,17 @@ def test_a_chunk_that_runs_out_a_blind_camera_and_a_stop_bring_it_to_a_stand(pol
     assert speeds[38] == pytest.approx(0.5) and speeds[70] == 0.0  # the chunk was of 0.8 s
 
 
+def test_a_camera_that_is_frozen_while_the_base_drives_brings_it_to_a_stand(policy, monkeypatch):
+    monkeypatch.setattr(policy, "act", always([0.0, 1.0]))
+    drive = Drive(policy)
+    assert drive.go(1.0, drives=0.4)[-1, 0] == pytest.approx(0.5)
+    drive.still = drive.picture()
+    assert drive.go(1.0, drives=0.0)[-1, 0] == pytest.approx(0.5)  # it may see the same where it stands
+    assert drive.go(1.0, drives=0.4)[-1, 0] == 0.0
+    [status] = drive.node.sent["/diagnostics"][-1].status
+    assert status.level == convert.WARN and "front: frozen" in status.message
+
+
 def test_speeds_that_are_not_finite_are_passed_over_and_a_stamp_goes_with_the_speed_where_asked(policy):
     drive = Drive(policy, stamped=True, base="base_link")
     odometry = convert.header(message(ODOMETRY)(), 100.0)
@@ -100,6 +117,12 @@ def test_weights_of_something_else_are_not_taken(policy):
     agent = AgentNode(node, policy)
     assert agent.life.state != ACTIVE and not node.heard
     assert any("a base senses and moves x.vel, y.vel, ; these weights theta.vel, x.vel" in said for said in node.said)
+
+
+def test_weights_of_a_base_are_none_of_an_arm(policy):
+    node = HandNode()
+    assert AgentNode(node, policy).life.state != ACTIVE and not node.heard
+    assert any("an arm senses joint_1" in said and "these weights sense theta.vel, x.vel and give" in said for said in node.said)
 
 
 @pytest.mark.parametrize("given, why", [({"velocities": ["x.vel"]}, "3 names are needed"),

@@ -14,7 +14,7 @@ import pytest
 
 from envs.arm import PANDA, JointState, JointTrajectory
 from ros_nodes import convert
-from ros_nodes.arguments import ArgumentError, meant, of_files, read
+from ros_nodes.arguments import ArgumentError, meant, of_files, read, run
 from ros_nodes.convert import TABLETOP, ConvertError, Joints
 from ros_nodes.interfaces import message
 from ros_nodes.sim_node import SimNode
@@ -138,8 +138,11 @@ def test_joint_states_that_come_in_parts_are_put_together():
         return convert.header(part(name=names, position=array("d", [known[n] for n in names])), stamp)
 
     arm, gripper = list(TABLETOP.names[:7]), [TABLETOP.names[7]]
-    assert gathered.take(some(1.0, arm)) is None and gathered.take(some(1.0, ["nose"] * 0)) is None
+    for names, why in ((arm, "it has joint_1, .*joint_7$"), ([], "it has joint_1, .*joint_7$")):
+        with pytest.raises(ConvertError, match=f"without gripper; {why}"):
+            gathered.take(some(1.0, names))
     assert gathered.take(some(1.1, gripper)).stamp == 1.0
+    assert gathered.take(some(1.2, [])) is None  # of somebody else
     state = gathered.take(some(1.5, arm[::-1]))
     assert state.stamp == 1.5 and state.opening == 0.04
     np.testing.assert_array_equal(state.position, np.arange(7) / 10)
@@ -185,6 +188,17 @@ def test_a_command_line_as_ros_has_it():
     assert read(["-r", "__node:=second"]).name == "second"
     with pytest.raises(ArgumentError, match="-p task=reach: allowed are -p NAME:=VALUE"):
         read(["-p", "task=reach"])
+    with pytest.raises(ArgumentError, match=r"-p fixed:=\[a: a value in YAML is needed"):
+        read(["-p", "fixed:=[a"])
+
+
+def test_what_a_command_line_has_for_one_node_is_for_that_node():
+    words = ["-p", "agent:period:=0.2", "-p", "/left/safety:share:=0.5", "-r", "safety:audio:=/ears", "-r", "agent:__node:=mind",
+             "-p", "mind:seed:=3"]
+    assert read(words, "agent") == ({"seed": 3}, {}, "/", "mind", [])
+    assert read(words, "safety") == ({}, {"audio": "/ears"}, "/", "", [])
+    assert read(words, "/left/safety").parameters == {"share": 0.5}
+    assert meant(words, "/left/safety") == {"share"} and meant(words, "/right/agent") == {"period"}
 
 
 @pytest.mark.parametrize("given, why", [({"task": "dance"}, "task 'dance': allowed are"), ({"rate": 60.0}, "whole physics steps"),
@@ -253,6 +267,35 @@ def test_a_client_gets_the_replies_to_its_own_calls(monkeypatch):
             call(request(data), lambda response, mine=mine: mine.append((response.success, response.message)))
     assert settled(lambda: all(len(mine) == 3 for mine in came))
     assert came == [3 * [(True, "True")], 3 * [(False, "False")]]
+
+
+def test_calls_and_timers_that_fail_are_named_and_the_node_goes_on(monkeypatch):
+    from ros_nodes.dds import Node
+
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(101 + os.getpid() % 100))
+    kind, node, said, came, rang = "std_srvs/srv/Trigger", Node("broken"), [], [], []
+    monkeypatch.setattr(node.remark, "log", said.append)
+    node.timer(0.05, lambda: rang.append(1 / len(rang)))
+    node.timer(0.05, lambda: came or call(message(f"{kind}_Request")(), came.append))
+    node.service(kind, "help", lambda request, response: {}["nobody"])
+    call, end = node.client(kind, "help"), time.time() + 20
+    node.spin(lambda: (came and len(said) >= 2) or time.time() > end)
+    assert not came[0].success and sorted(said)[:2] == ["a call of /help: KeyError: 'nobody'", "a timer: ZeroDivisionError: division by zero"]
+    before, end = len(said), time.time() + 0.3
+    node.spin(lambda: time.time() > end)
+    assert len(said) == before  # once in a while, not each time
+
+
+@pytest.mark.parametrize("words, domain, why", [
+    (["-r", "__node:=2nd"], "0", "name '2nd'"), (["-r", "__ns:=/a b"], "0", "name '/a b'"), ([], "x", "ROS_DOMAIN_ID: 0 to 232"),
+    ([], "233", "got '233'"), (["-p", "tick:={"], "0", "a value in YAML is needed"), (["-r", "wrench:=/a b"], "0", "name '/a b'")])
+def test_a_mistake_in_what_is_asked_is_named_and_ends_with_status_2(words, domain, why, monkeypatch, capsys):
+    from ros_nodes import safety_node
+
+    monkeypatch.setenv("ROS_DOMAIN_ID", domain)
+    monkeypatch.setenv("SOMA_TRANSPORT", "dds")
+    assert run("safety", safety_node.SafetyNode, ["--ros-args", "-p", "force:=10.0", *words]) == 2
+    assert why in capsys.readouterr().err
 
 
 def test_three_processes_complete_a_task(processes):

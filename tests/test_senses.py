@@ -69,11 +69,30 @@ def test_a_sensor_is_late_when_it_has_missed_some_of_its_own_periods():
     assert slow.fresh(1.04) == pytest.approx(0.9)
 
 
+def test_microphones_that_never_spoke_fell_silent_or_have_another_clock_are_named():
+    senses, quick = Senses(tiny_spec()), np.arange(0, 1, 0.02)
+    for stamp in quick:
+        for key, value in ((STATE, np.zeros(7)), (FRONT, picture(0)), (WRIST, picture(0))):
+            senses.sense(key, stamp, value)
+    with pytest.raises(Stale, match=f"{AUDIO}: nothing has come yet"):
+        senses.fresh(0.98)
+    for start, why in ((0.0, None), (0.3, "0.430 s old"), (-2.0, "2.730 s old"), (3600.0, "-3599.270 s old")):
+        senses.sound_from = None
+        senses.hear(start, np.zeros((4000, 2), np.float32) if why else np.zeros((RATE, 2), np.float32))
+        if why is None:
+            assert senses.fresh(0.98) == quick[-1]
+            continue
+        with pytest.raises(Stale, match=why) as stale:
+            senses.fresh(0.98)
+        assert stale.value.sensor == AUDIO
+
+
 @pytest.mark.parametrize("speed, changing, frozen", [(0.5, False, True), (0.0, False, False), (0.5, True, False)])
 def test_a_camera_is_frozen_that_shows_the_same_while_the_robot_moves(speed, changing, frozen):
     senses = sensing()
     for stamp in np.arange(0.02, 0.5, 0.02):
-        senses.sense(STATE, stamp, np.full(7, speed * stamp))
+        senses.sense(STATE, stamp, np.zeros(7))
+        senses.place = np.full(7, speed * stamp)
         senses.sense(WRIST, stamp, picture(round(100 * stamp) % 250))
         senses.sense(FRONT, stamp, picture(round(100 * stamp) if changing else 0))
     if not frozen:

@@ -2,8 +2,10 @@
 
 import pytest
 
+from ros_nodes import convert
 from ros_nodes.interfaces import message
-from ros_nodes.task_server import ABORTED, CANCELED, EXECUTING, NONE, SUCCEEDED, TERMINATED, UNKNOWN_GOAL, TaskServer
+from ros_nodes.task_server import (ABORTED, CANCELED, CANCELING, EXECUTING, NONE, REJECTED, SUCCEEDED, TERMINATED, UNKNOWN_GOAL,
+                                   TaskServer)
 from tests.by_hand import HandNode
 
 ACTION = "execute_task/_action/"
@@ -16,16 +18,17 @@ def uuid(number):
 class Client:
     def __init__(self):
         self.node, self.done = HandNode(), []
-        self.ready = True
+        self.refusal = ""
         self.server = TaskServer(self.node, lambda text: self.done.append(text), lambda: self.done.append("HOLD"), 3.0,
-                                 lambda: self.ready)
+                                 lambda: self.refusal)
 
     def goal(self, number, instruction="go", timeout=0.0):
         goal = message("soma_msgs/action/ExecuteTask_Goal")(instruction, timeout)
         return self.node.services[ACTION + "send_goal"](goal_id=uuid(number), goal=goal).accepted
 
-    def cancel(self, number):
+    def cancel(self, number, until=0.0):
         info = message("action_msgs/msg/GoalInfo")(uuid(number))
+        convert.set_time(info.stamp, until)
         return self.node.services[ACTION + "cancel_goal"](goal_info=info)
 
     def result(self, number):
@@ -116,10 +119,40 @@ def test_a_goal_is_cancelled_by_its_number_or_with_all_and_then_the_robot_holds(
     assert client.cancel(0).return_code == NONE and client.statuses[-1] == CANCELED
 
 
+def test_goals_of_a_time_and_before_are_cancelled():
+    client = Client()
+    client.node.time = 1234567890.123456789
+    client.goal(1)
+    taken, later = client.node.time, client.node.time + 1.0
+    assert client.cancel(0, taken - 0.5).return_code == REJECTED and client.cancel(9, taken - 0.5).return_code == UNKNOWN_GOAL
+    assert client.statuses == [EXECUTING]
+    assert client.cancel(0, taken).return_code == NONE and client.statuses == [CANCELED]
+    client.goal(2)
+    assert client.cancel(9, later).return_code == NONE and client.statuses[-1] == CANCELED
+
+
+def test_a_robot_in_motion_is_cancelling_until_it_stands():
+    client = Client()
+    client.goal(1)
+    waiting = client.result(1)
+    client.server.commanded(True)
+    assert client.cancel(1).return_code == NONE and client.done[-1] == "HOLD"
+    assert client.statuses == [CANCELING] and not waiting
+    client.server.blocked = "no sign of life"
+    client.stand(0.4)
+    assert client.statuses == [CANCELED] and waiting[0].status == CANCELED
+    client.goal(2)
+    client.server.commanded(True)
+    client.cancel(2)
+    client.goal(3)
+    assert client.statuses[1:] == [ABORTED, EXECUTING]
+
+
 def test_what_is_no_goal_is_refused_and_unknown_results_are_answered():
     client = Client()
-    client.ready = False
+    client.refusal = "asleep"
     assert not client.goal(1) and client.done == []
-    client.ready = True
+    assert "asleep" in client.node.said[-1]
+    client.refusal = ""
     assert not client.goal(1, "  ") and not client.goal(1, "go", -1.0) and client.done == []
     assert client.result(9)[0].status == 0
