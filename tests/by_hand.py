@@ -28,6 +28,9 @@ class HandNode:
     def publisher(self, kind, topic, qos="reliable"):
         return self.sent.setdefault(topic, []).append
 
+    def listeners(self, topic):
+        return 1
+
     def subscribe(self, kind, topic, callback, qos="reliable"):
         self.heard[topic] = callback
 

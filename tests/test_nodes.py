@@ -88,6 +88,9 @@ def test_a_simulation_that_begins_anew_does_not_stop_the_timers_of_a_node_withou
         node._tick(clock)
         node.spin_once(0.0)
     assert rang == pytest.approx([1000.0, 1000.6, 0.5, 1.1])
+    node.give_time()  # as the node does that sends /clock
+    node._tick(clock)
+    assert abs(node.now() - time.time()) < 1.0
 
 
 def test_a_trajectory_whose_points_are_all_ahead_begins_at_the_first():
@@ -206,6 +209,21 @@ def test_what_a_command_line_has_for_one_node_is_for_that_node():
 def test_a_simulated_robot_that_cannot_be_is_named(given, why):
     with pytest.raises(ArgumentError, match=why):
         SimNode(HandNode(**given))
+
+
+def test_the_clock_of_a_simulated_robot_never_goes_back_and_is_its_own():
+    node = HandNode(lockstep=True, task="reach", use_sim_time=True)
+    sim = SimNode(node)
+    assert "use_sim_time" not in node.given
+    for _ in range(2):
+        node.run(0.4)
+        for _ in range(3):
+            home = JointState(sim.now + sim.env.period, np.array(PANDA.home), 0.08)
+            node.heard["joint_commands"](convert.to_trajectory(
+                JointTrajectory(home, np.array([home.stamp]), home.position[None], np.array([0.08])), TABLETOP))
+        node.heard["~/reset"](message("std_msgs/msg/Empty")())
+    clocks = [convert.seconds(sent.clock) for sent in node.sent["/clock"]]
+    assert clocks[0] == 0.0 and len(clocks) == 8 and (np.diff(clocks) > 0).all()
 
 
 # ---- processes
