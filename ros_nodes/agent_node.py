@@ -51,8 +51,8 @@ class AgentNode:
         "settled": Parameter(3.0, "s of standing still, after moving, that end a goal of execute_task", 0.5, 60.0),
         "base": Parameter("base", "frame of the robot's base, in which agent/goal says where it goes"),
         "talk": Parameter(False, "say aloud what was understood, and for which sensor it waits"),
-        "cameras": Parameter([], "NAME=TOPIC of cameras whose pictures come elsewhere than on camera/NAME/image_raw; a TOPIC that "
-                             "ends with /compressed has CompressedImage"),
+        "cameras": Parameter([], "NAME=TOPIC of cameras whose pictures do not come on camera/NAME/image_raw; a TOPIC that ends "
+                             "with /compressed has CompressedImage"),
         "compressed": Parameter(False, "take the other cameras' pictures from camera/NAME/image_raw/compressed"),
         "lockstep": Parameter(False, "answer a joint state only when all that belongs to it has come"),
         "autostart": Parameter(True, "configure and activate without being asked"),

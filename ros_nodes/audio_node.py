@@ -30,8 +30,8 @@ class Source(Protocol):
 
 
 class FileSource:
-    """A sound file, heard from `begin` (s) on; at another rate it is resampled, one channel goes to all. Where the clock jumps, or
-    nobody has read for JUMP, it goes on at the new time where it was."""
+    """A sound file, heard from `begin` (s) on; at another rate it is resampled, one channel goes to all. Where the clock jumps,
+    or nobody has read for JUMP, it goes on at the new time where it was."""
 
     def __init__(self, path: str, rate: int, channels: int, block: int, begin: float, repeat: bool):
         self.samples = sound_file(path, rate, channels)

@@ -41,8 +41,8 @@ class Arm:
         or move anything else."""
         moves = {kind.kind: kind.names for kind in (ee_delta_action(None), joint_position_action(self.arm))}
         if tuple(spec.state) != STATE_NAMES or moves.get(spec.action.kind) != tuple(spec.action.names):
-            raise ArgumentError(f"an arm senses {', '.join(STATE_NAMES)} and is moved by {' or '.join(moves)}; these weights sense "
-                                f"{', '.join(spec.state)} and give {', '.join(spec.action.names)} ({spec.action.kind})")
+            raise ArgumentError(f"an arm senses {', '.join(STATE_NAMES)} and is moved by {' or '.join(moves)}; these weights "
+                                f"sense {', '.join(spec.state)} and give {', '.join(spec.action.names)} ({spec.action.kind})")
         self.node, self.spec, self.told = node, spec, told
         self.send = node.publisher(convert.TRAJECTORY, "agent/trajectory", "reliable")
         node.subscribe(convert.TRAJECTORY, "joint_commands", self.commanded, "reliable")

@@ -1,4 +1,4 @@
-"""The nodes on the wire, without ROS: messages and arrays, the command line, and real processes that talk to each other."""
+"""The nodes on the wire, without ROS: messages and arrays, and real processes that talk to each other."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 
 from envs.arm import PANDA, JointState, JointTrajectory
 from ros_nodes import convert
-from ros_nodes.arguments import ArgumentError, meant, of_files, read, run
+from ros_nodes.arguments import ArgumentError
 from ros_nodes.convert import TABLETOP, ConvertError, Joints
 from ros_nodes.interfaces import message
 from ros_nodes.sim_node import SimNode
@@ -162,48 +162,6 @@ def test_an_episode_that_is_none_is_named(said):
         convert.from_episode(message("std_msgs/msg/String")(said))
 
 
-def test_parameters_of_a_file_as_ros_has_them(tmp_path):
-    file = tmp_path / "some.yaml"
-    file.write_text("""
-/**:
-  ros__parameters: {a: 1, b: 2}
-/**/left:
-  ros__parameters: {b: 3}
-/arm/left:
-  ros__parameters: {c: [x, y]}
-right:
-  ros__parameters: {a: 9}
-""")
-    shared, own = of_files([str(file)], "/arm/left")
-    assert shared | own == {"a": 1, "b": 3, "c": ["x", "y"]}
-    shared, own = of_files([str(file)], "/right")
-    assert shared | own == {"a": 9, "b": 2}
-    assert meant(["--ros-args", "-p", "d:=1", "--params-file", str(file)], "/right") == {"d"} | set(own)
-    assert read(["--ros-args", "--params-file", str(file)]).files == [str(file)]
-    file.write_text("left: {a: 1}")
-    with pytest.raises(ArgumentError, match="ros__parameters"):
-        of_files([str(file)], "/left")
-
-
-def test_a_command_line_as_ros_has_it():
-    words = "--ros-args -p task:=reach -p tick:=0.02 -p fixed:=[a,b] -r /audio:=/ears --remap __ns:=/left".split()
-    assert read(words) == ({"task": "reach", "tick": 0.02, "fixed": ["a", "b"]}, {"/audio": "/ears"}, "/left", "", [])
-    assert read(["-r", "__node:=second"]).name == "second"
-    with pytest.raises(ArgumentError, match="-p task=reach: allowed are -p NAME:=VALUE"):
-        read(["-p", "task=reach"])
-    with pytest.raises(ArgumentError, match=r"-p fixed:=\[a: a value in YAML is needed"):
-        read(["-p", "fixed:=[a"])
-
-
-def test_what_a_command_line_has_for_one_node_is_for_that_node():
-    words = ["-p", "agent:period:=0.2", "-p", "/left/safety:share:=0.5", "-r", "safety:audio:=/ears", "-r", "agent:__node:=mind",
-             "-p", "mind:seed:=3"]
-    assert read(words, "agent") == ({"seed": 3}, {}, "/", "mind", [])
-    assert read(words, "safety") == ({}, {"audio": "/ears"}, "/", "", [])
-    assert read(words, "/left/safety").parameters == {"share": 0.5}
-    assert meant(words, "/left/safety") == {"share"} and meant(words, "/right/agent") == {"period"}
-
-
 @pytest.mark.parametrize("given, why", [({"task": "dance"}, "task 'dance': allowed are"), ({"rate": 60.0}, "whole physics steps"),
                                         ({"split": "mine"}, "split 'mine'")])
 def test_a_simulated_robot_that_cannot_be_is_named(given, why):
@@ -298,22 +256,11 @@ def test_calls_and_timers_that_fail_are_named_and_the_node_goes_on(monkeypatch):
     node.service(kind, "help", lambda request, response: {}["nobody"])
     call, end = node.client(kind, "help"), time.time() + 20
     node.spin(lambda: (came and len(said) >= 2) or time.time() > end)
-    assert not came[0].success and sorted(said)[:2] == ["a call of /help: KeyError: 'nobody'", "a timer: ZeroDivisionError: division by zero"]
+    assert not came[0].success and any("a call of /help: KeyError" in text for text in said)
+    assert any("a timer: ZeroDivisionError" in text for text in said)
     before, end = len(said), time.time() + 0.3
     node.spin(lambda: time.time() > end)
     assert len(said) == before  # once in a while, not each time
-
-
-@pytest.mark.parametrize("words, domain, why", [
-    (["-r", "__node:=2nd"], "0", "name '2nd'"), (["-r", "__ns:=/a b"], "0", "name '/a b'"), ([], "x", "ROS_DOMAIN_ID: 0 to 232"),
-    ([], "233", "got '233'"), (["-p", "tick:={"], "0", "a value in YAML is needed"), (["-r", "wrench:=/a b"], "0", "name '/a b'")])
-def test_a_mistake_in_what_is_asked_is_named_and_ends_with_status_2(words, domain, why, monkeypatch, capsys):
-    from ros_nodes import safety_node
-
-    monkeypatch.setenv("ROS_DOMAIN_ID", domain)
-    monkeypatch.setenv("SOMA_TRANSPORT", "dds")
-    assert run("safety", safety_node.SafetyNode, ["--ros-args", "-p", "force:=10.0", *words]) == 2
-    assert why in capsys.readouterr().err
 
 
 def test_three_processes_complete_a_task(processes):

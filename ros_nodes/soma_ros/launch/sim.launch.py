@@ -3,6 +3,8 @@
     ros2 launch soma_ros sim.launch.py task:=place_in instruct:=voice episodes:=3
 """
 
+from typing import List  # launch knows no other lists
+
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, Shutdown
 from launch.substitutions import LaunchConfiguration
@@ -17,9 +19,12 @@ ARGUMENTS = {
     "seed": ("1000", int, "of the first episode", ("sim",)),
     "episodes": ("0", int, "after which all ends; 0: when it is stopped", ("sim",)),
     "lockstep": ("false", bool, "as fast as it goes, each control period waiting for its command", ("sim", "agent", "safety")),
+    "use_sim_time": ("false", bool, "agent and supervisor go by /clock, as smoothly as its rate is", ("agent", "safety")),
     "weights": ("pocket", str, "a shipped name or a checkpoint's folder", ("agent",)),
+    "device": ("cpu", str, "of PyTorch, that decides: cpu, cuda, or cuda:0 and so on", ("agent",)),
     "talk": ("false", bool, "the agent says aloud what it understood; its microphones hear that, too", ("agent",)),
     "threads": ("1", int, "of PyTorch", ("agent",)),
+    "workspace": ("[0.27, -0.33, 0.0, 0.69, 0.33, 0.46]", List[float], "least x, y, z, then most, of the tool, m", ("safety",)),
     "log": ("", str, "file that the supervisor's interventions are added to", ("safety",)),
 }
 
