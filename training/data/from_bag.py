@@ -73,6 +73,7 @@ class Session:
     audio: Track = field(default_factory=Track)  # values: messages
     told: list[Told] = field(default_factory=list)
     clock: list[tuple[float, float]] = field(default_factory=list)  # (recorded, stamp) of each joint state
+    trouble: str = "none came"  # why the last joint state that was passed over says nothing
 
     def sensed_at(self, recorded: float) -> float:
         """A time of the recorder's clock on that of the sensors."""
@@ -155,28 +156,24 @@ def listen(bag: str | Path, cameras: Mapping[str, str], joints: convert.Joints) 
             raise BagError(f"{bag}: {', '.join(wrong) or 'pictures and joint states'} needed; it has "
                            + ", ".join(f"{topic} ({kind})" for topic, kind in sorted(kinds.items())))
         session = Session(dict(shown), reader.start_time, {name: Track() for name in shown})
-        by_topic = {topic: name for name, topic in shown.items()}
+        by_topic, gathered = {topic: name for name, topic in shown.items()}, convert.Gathered(joints)
         for connection, recorded, data in reader.messages():
-            take(session, connection.topic, connection.msgtype, recorded, data, by_topic, joints)
+            take(session, connection.topic, connection.msgtype, recorded, data, by_topic, gathered)
     if not session.clock:
-        raise BagError(f"{bag}: no joint state of {', '.join(joints.names)}")
+        raise BagError(f"{bag}: no joint state of {', '.join(joints.names)}: {session.trouble}")
     return session
 
 
 def take(session: Session, topic: str, kind: str, recorded_ns: int, data: bytes, cameras: Mapping[str, str],
-         joints: convert.Joints) -> None:
+         gathered: convert.Gathered) -> None:
     """One message of the recording."""
     recorded = recorded_ns * 1e-9
     if topic in cameras:
         session.pictures[cameras[topic]].add(stamp_of(data), recorded_ns)
     elif kind == convert.JOINTS:
-        state = decode(data, kind)
-        if set(joints.names) <= set(state.name):  # others, as of a gripper alone, are on the same topic at times
-            measured = convert.from_joints(state, joints)
-            session.joints.add(measured.stamp, measured)
-            session.clock.append((recorded, measured.stamp))
+        feel(session, recorded, decode(data, kind), gathered)
     elif topic.endswith("/joint_commands") and kind == convert.TRAJECTORY:
-        order(session, decode(data, kind), joints)
+        order(session, decode(data, kind), gathered.joints)
     elif kind == convert.AUDIO:
         audio = decode(data, kind)
         session.audio.add(convert.seconds(audio.header.stamp), audio)
@@ -186,6 +183,19 @@ def take(session: Session, topic: str, kind: str, recorded_ns: int, data: bytes,
         success = convert.from_episode(decode(data, kind))
         if success is not None:
             session.told.append(Told(recorded, "", success))
+
+
+def feel(session: Session, recorded: float, state: Any, gathered: convert.Gathered) -> None:
+    """A joint state, put together with those before it, as of an arm and a hand; one that says nothing is passed over, as the
+    agent does."""
+    try:
+        measured = gathered.take(state)
+    except convert.ConvertError as error:
+        session.trouble = str(error)
+        return
+    if measured is not None and (not session.joints.stamps or measured.stamp > session.joints.stamps[-1]):
+        session.joints.add(measured.stamp, measured)
+        session.clock.append((recorded, measured.stamp))
 
 
 def order(session: Session, trajectory: Any, joints: convert.Joints) -> None:
