@@ -3,9 +3,9 @@ real time, cameras at 30 Hz.
 
     python -m benchmarks.ros_latency [--minutes 2] [--task place_in] [--out outputs/ros_latency]
 
-An observer beside them hears what is on the wire and tells the shares: until the picture had come, until the agent's
-trajectory had come (it waits for the next joint state, then decides), until the supervisor's next command. A line a minute
-shows whether latency or memory grow.
+An observer beside them hears what is on the wire and tells the shares, each at its own median: until the picture had come,
+until the agent's trajectory had come (it waits for the next joint state, then decides), until the supervisor's next command. A
+line a minute shows whether latency or memory grow.
 """
 
 from __future__ import annotations

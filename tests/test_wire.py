@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ros_nodes import interfaces
 from ros_nodes.cdr import CdrError, decode, encode
 from ros_nodes.interfaces import NUMBERS, UnknownInterface, described, fields, message, type_hash
 
@@ -63,6 +64,19 @@ def test_type_hashes_are_those_of_ros(name):
 
 def test_most_interfaces_have_a_known_hash():
     assert len(KNOWN) > 45
+
+
+@pytest.fixture
+def all_of_ros(monkeypatch):
+    """The interfaces of data/ros2/interfaces.txt, with what rosidl makes of services and actions, in place of the nodes' own."""
+    monkeypatch.setattr(interfaces, "INTERFACES", (DATA / "interfaces.txt").read_text())
+    described.cache_clear()
+    yield
+    described.cache_clear()
+
+
+def test_the_hash_is_that_of_ros_for_each_interface_whose_hash_is_known(all_of_ros):
+    assert len(HASHES) == 351 and {name: type_hash(name) for name in HASHES} == HASHES
 
 
 def one(f, draw):
