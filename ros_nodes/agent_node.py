@@ -20,6 +20,7 @@ from ros_nodes.lifecycle import ACTIVE, Lifecycle
 from ros_nodes.task_server import TaskServer
 from ros_nodes.trouble import LASTING, POLICY, Trouble
 
+STRING, BOOL, EMPTY = (f"std_msgs/msg/{name}" for name in ("String", "Bool", "Empty"))
 TWICE = 0.5  # s within which the same instruction is one
 ECHO = 0.3  # s for which a room and a loudspeaker's buffers go on with what was said
 SHOWN = 80  # characters of an instruction that is refused
@@ -108,8 +109,8 @@ class AgentNode:
         sensor = "reliable" if self.lockstep else "sensor"  # which takes what is sent either way
         self.body.connect(node, spec, self.configured(self.felt), self.configured(self.commanded), sensor)
         self.spec = spec
-        self.heard = node.publisher("std_msgs/msg/String", "agent/heard", "latched")
-        self.saying = node.publisher("std_msgs/msg/String", "say", "reliable")
+        self.heard = node.publisher(STRING, "agent/heard", "latched")
+        self.saying = node.publisher(STRING, "say", "reliable")
         self.goal = node.publisher(convert.POINT_STAMPED, "agent/goal", "reliable")
         for name, topic in topics.items():
             kind = convert.COMPRESSED if topic.endswith(convert.COMPRESSED_END) else convert.IMAGE
@@ -118,11 +119,14 @@ class AgentNode:
             node.subscribe(convert.AUDIO, "audio", self.configured(self.audio), "stream")
             node.subscribe(convert.AUDIO, "speech", self.configured(self.own_voice), "reliable")
         for qos in ("latched", "reliable"):  # who sends once and for all, and who does not
-            node.subscribe("std_msgs/msg/String", "instruction", self.configured(self.instruct), qos)
+            node.subscribe(STRING, "instruction", self.configured(self.instruct), qos)
         for qos in ("sensor", "reliable", "latched"):  # however the button sends
-            node.subscribe("std_msgs/msg/Bool", "emergency_stop", self.emergency, qos)
-        node.subscribe("std_msgs/msg/String", "safety_state", self.supervised, "latched")
-        node.subscribe("std_msgs/msg/String", "episode", self.judged, "latched")
+            node.subscribe(BOOL, "emergency_stop", self.emergency, qos)
+        if self.body.supervised:
+            node.subscribe(STRING, "safety_state", self.supervised, "latched")
+        else:
+            node.subscribe(EMPTY, "~/release", lambda _: self.supervised(message(STRING)()), "reliable")
+        node.subscribe(STRING, "episode", self.judged, "latched")
         self.task = TaskServer(node, self.go_for, self.hold, self.settled,
                                lambda: self.stopped if self.life.state == ACTIVE else "the agent is not active")
 
@@ -199,10 +203,14 @@ class AgentNode:
         self.text, self.spoken, self.held, self.pending = "", "", True, None
 
     def emergency(self, pressed) -> None:
-        """What was asked for is over: after the release the robot waits for a new instruction."""
-        if pressed.data:
-            self.hold()
-            self.task.interrupted("emergency stop")
+        """What was asked for is over: after the release the robot waits for a new instruction. Where no supervisor stands behind
+        it, it latches here."""
+        if not pressed.data:
+            return
+        if not self.body.supervised:
+            self.supervised(message(STRING)(f"{STOPPED}: emergency stop"))
+        self.hold()
+        self.task.interrupted("emergency stop")
 
     def supervised(self, said) -> None:
         """What the supervisor does not let happen is not done by standing still. What was said before a release does not count
@@ -286,7 +294,7 @@ class AgentNode:
         if len(samples):
             self.policy.hear(samples, measured.stamp, self.body.state(measured))
         if words := self.policy.spoken:
-            self.heard(message("std_msgs/msg/String")(words))
+            self.heard(message(STRING)(words))
             self.go_for(words)
 
     def knows_command(self, stamp: float) -> bool:
@@ -332,7 +340,7 @@ class AgentNode:
         self.decided = obs[TIME]
         if self.policy.spoken != self.spoken:
             self.spoken = self.policy.spoken
-            self.heard(message("std_msgs/msg/String")(self.spoken))
+            self.heard(message(STRING)(self.spoken))
             self.node.log(f"heard: {self.spoken}")
             self.understood(self.spoken)
             if self.spoken not in ("", self.text):
@@ -354,7 +362,7 @@ class AgentNode:
 
     def say(self, text: str) -> None:
         if self.talk:
-            self.saying(message("std_msgs/msg/String")(text))
+            self.saying(message(STRING)(text))
 
     def look(self) -> None:
         """Name what does not come, also while nothing is decided."""

@@ -29,6 +29,7 @@ class Arm:
     stand."""
 
     aims = True  # at points in its base's frame, as agent/goal says
+    supervised = True  # by a node that stands behind the agent
     PARAMETERS = {"arm": Parameter("panda", f"one of {', '.join(ARMS)}")} | convert.PARAMETERS
 
     def __init__(self, asked):
@@ -111,9 +112,10 @@ class Velocity(NamedTuple):
 class Base:
     """A mobile base. Takes odom, gives cmd_vel: a chunk played by time, within the limits of speed and of its change, 0
     where a chunk has run out. Each message of odom is answered, so that a base whose driver stops by itself where no command
-    comes, as they do, stops when this loop does."""
+    comes, as they do, stops when this loop does. No supervisor stands behind it: an emergency stop latches in the agent, until
+    ~/release (std_msgs/Empty) on the agent, or its end."""
 
-    aims = False
+    aims, supervised = False, False
     PARAMETERS = {
         "velocities": Parameter(["x.vel", "y.vel", "theta.vel"], "names, in the state and the action that the weights have "
                                 "learned, of the speed forward and to the left (m/s) and of turning (rad/s)"),

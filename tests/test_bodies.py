@@ -90,6 +90,20 @@ def test_a_chunk_that_runs_out_a_blind_camera_and_a_stop_bring_it_to_a_stand(pol
     assert speeds[38] == pytest.approx(0.5) and speeds[70] == 0.0  # the chunk was of 0.8 s
 
 
+def test_an_emergency_stop_of_a_base_latches_until_it_is_released(policy, monkeypatch):
+    monkeypatch.setattr(policy, "act", always((0.0, 0.4)))
+    drive = Drive(policy, ramp=10.0)
+    assert drive.go(1.0)[-1, 0] > 0.2
+    drive.node.heard["emergency_stop"](message(BOOL)(True))
+    drive.node.heard["instruction"](message(STRING)("go to the blue cube"))
+    drive.go(1.0)
+    assert not drive.node.sent["cmd_vel"][-1].linear.x and "refused" in drive.node.said[-1]
+    drive.node.heard["~/release"](message("std_msgs/msg/Empty")())
+    assert not drive.go(0.5).any()  # what was said before counts no more
+    drive.node.heard["instruction"](message(STRING)("go to the blue cube"))
+    assert drive.go(1.0)[-1, 0] > 0.2
+
+
 def test_a_camera_that_is_frozen_while_the_base_drives_brings_it_to_a_stand(policy, monkeypatch):
     monkeypatch.setattr(policy, "act", always([0.0, 1.0]))
     drive = Drive(policy)

@@ -25,7 +25,7 @@ ARGUMENTS = {
     "talk": ("false", bool, "the agent says aloud what it understood; its microphones hear that, too", ("agent",)),
     "threads": ("1", int, "of PyTorch", ("agent",)),
     "workspace": ("[0.27, -0.33, 0.0, 0.69, 0.33, 0.46]", List[float], "least x, y, z, then most, of the tool, m", ("safety",)),
-    "model": ("", str, "tabletop: it does not touch itself or the table, either; without, unchecked", ("safety",)),
+    "model": ("tabletop", str, "so that it does not touch itself or the table, either; '': unchecked", ("safety",)),
     "log": ("", str, "file that the supervisor's interventions are added to", ("safety",)),
 }
 
