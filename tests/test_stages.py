@@ -17,11 +17,11 @@ from agent.tokenizer import encode
 from envs.tabletop.env import TabletopEnv
 from policies.mmllm import MMLLMPolicy
 from tests.tiny import tiny_model
-from training import settings
+from training import settings, stages
 from training.collect import collect
 from training.data.damage import check_dataset
 from training.data.demos import DemoReader
-from training.stages import shared_spec, train, with_practice
+from training.stages import shared_spec, start, train, with_practice
 from training.train import TrainError
 
 WORLD = {"image_size": 32, "instruct": "text"}
@@ -31,16 +31,19 @@ SMALL = ["model.image_size=32", "model.vision.width=16", "model.vision.inner=16"
          "model.projectors.front.factor=2", "model.projectors.wrist.factor=2"]  # fmt: skip
 
 
-def test_practice_is_collected_and_trained_on(tmp_path):
-    """stage=dagger: stops at each round, lets the learner drive, goes on with what came of it; done again, it is done."""
+def test_practice_is_collected_and_trained_on(tmp_path, monkeypatch):
+    """stage=dagger: stops at each round, lets the learner drive, goes on with what came of it, and with the model (which may
+    have taken minutes to compile); done again, it is done."""
+    models = []
+    monkeypatch.setattr(stages, "start", lambda *args: models.append(start(*args)) or models[-1])
     demos, out = tmp_path / "demos", tmp_path / "out"
     collect(demos, ["reach"], 2, WORLD, workers=1)
     words = ["stage=dagger", f"data={demos}", f"out={out}", "stage.rounds=[1,2]", "stage.episodes=1", "threads=1",
              "stage.schedule.steps=3", "stage.schedule.workers=0", "stage.batch=2", "+stage.env.kwargs.image_size=32",
              "stage.env.kwargs.instruct=text"]
-    for _ in range(2):
+    for n in range(2):
         weights = train(settings.compose("train", words + SMALL))
-        assert json.loads((out / "resume" / "step.json").read_text())["step"] == 3
+        assert json.loads((out / "resume" / "step.json").read_text())["step"] == 3 and len(models) == n + 1
     assert (weights / "model.safetensors").is_file()
     rounds = [DemoReader(out / f"practice_{n}") for n in (1, 2)]
     assert [r.episodes[0].info["seed"] >= 100000 * n for n, r in enumerate(rounds, 1)] == [True, True]
