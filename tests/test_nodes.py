@@ -281,8 +281,14 @@ def test_a_signal_ends_a_node_cleanly(processes, name, tmp_path):
     """In the middle of what it does."""
     soundfile = pytest.importorskip("soundfile")
     soundfile.write(tmp_path / "some.wav", np.zeros(16000), 16000)
+    from ros_nodes.dds import Node
+
+    kind, topic = {"sim": (convert.IMAGE, "/camera/front/image_raw"), "audio": (convert.AUDIO, "/audio")}.get(
+        name, (convert.DIAGNOSTICS, "/diagnostics"))
+    node, heard, begin = Node("waiting"), [], time.time()
+    node.subscribe(kind, topic, heard.append, "sensor")
     process = processes(f"{name}_node", **({"source": tmp_path / "some.wav"} if name == "audio" else {}))
-    time.sleep(7.0)
+    node.spin(lambda: len(heard) > 2 or time.time() - begin > 60)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=10)
     assert process.returncode == 0 and "Traceback" not in said
