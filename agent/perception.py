@@ -63,7 +63,8 @@ class Senses:
 
     tolerance: how far the stamps of one observation may be apart; oldest: how old it may be, and a sensor is late before
     that where it has missed some of its own periods; both s. `place`, to be set with each state: where the robot is that a
-    camera must see move, rad of its joints, or m and rad of its base.
+    camera must see move, rad of its joints, or m and rad of its base. `busy`, to be set: from when to when (s) nothing was taken
+    in, as while something was decided; what came then is not late for that.
     """
 
     def __init__(self, spec: Spec, tolerance: float = 0.05, oldest: float = 0.3):
@@ -71,6 +72,7 @@ class Senses:
         names = [STATE, *(IMAGES + name for name in spec.cameras)]
         self.samples: dict[str, deque[tuple[float, np.ndarray]]] = {name: deque() for name in names}
         self.place: np.ndarray | None = None
+        self.busy = (0.0, 0.0)
         self.alike = {name: (0, None) for name in names[1:]}  # pictures alike, and the place at the first of them
         self.sound, self.sound_from, self.text = np.zeros((0, len(spec.microphones)), np.float32), None, ""
 
@@ -144,9 +146,9 @@ class Senses:
 
     def patience(self, key: str) -> float:
         """How old (s) the newest of a sensor may be."""
-        stamps = [stamp for stamp, _ in self.samples[key]]
+        stamps, (start, end) = [stamp for stamp, _ in self.samples[key]], self.busy
         period = float(np.median(np.diff(stamps))) if len(stamps) > 2 else self.oldest
-        return min(self.oldest, max(BRIEF, MISSED * period))
+        return min(self.oldest, max(BRIEF, MISSED * period) + max(0.0, end - max(start, stamps[-1])))
 
     def newest(self) -> float:
         """The stamp (s) of the newest observation that all sensors could make. Raises Stale for one that is missing."""

@@ -337,6 +337,8 @@ class AgentNode:
     def decide(self, now: float, measured):
         obs = self.senses.observation(now)
         chunk = self.policy.act(obs)
+        if not self.lockstep:
+            self.senses.busy = now, self.node.now()
         self.decided = obs[TIME]
         if self.policy.spoken != self.spoken:
             self.spoken = self.policy.spoken

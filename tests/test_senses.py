@@ -69,6 +69,18 @@ def test_a_sensor_is_late_when_it_has_missed_some_of_its_own_periods():
     assert slow.fresh(1.04) == pytest.approx(0.9)
 
 
+def test_what_waited_while_something_was_decided_is_not_late_for_that():
+    stamps = np.arange(0.0, 1.001, 0.02)
+    senses = sensing(stamps, stamps, stamps)
+    with pytest.raises(Stale, match="0.110 s old, 0 to 0.070"):
+        senses.fresh(1.11)
+    senses.busy = (0.99, 1.1)
+    assert senses.fresh(1.11) == pytest.approx(1.0)
+    for now in (1.18, 1.31):  # nothing has come since then, either; older than an observation may be
+        with pytest.raises(Stale, match="0 to 0.170"):
+            senses.fresh(now)
+
+
 def test_microphones_that_never_spoke_fell_silent_or_have_another_clock_are_named():
     senses, quick = Senses(tiny_spec()), np.arange(0, 1, 0.02)
     for stamp in quick:
