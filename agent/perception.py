@@ -80,19 +80,20 @@ class Senses:
         """An image or a state. What is older than what is known, as after a jump of the clock, takes its place."""
         known = self.samples[key]
         if key in self.alike:
-            self.watch(key, value)
+            self.watch(key, stamp, value)
         while known and known[-1][0] >= stamp:
             known.pop()
         known.append((stamp, value))
         while known[0][0] < stamp - KEPT:
             known.popleft()
 
-    def watch(self, key: str, picture: np.ndarray) -> None:
-        """Count a camera's pictures that are alike, and note where the robot was at the first of them."""
+    def watch(self, key: str, stamp: float, picture: np.ndarray) -> None:
+        """Count a camera's pictures that are alike, and note where the robot was at the first of them at which that is known."""
         before, (count, first) = self.samples[key], self.alike[key]
         if not before or not np.array_equal(before[-1][1], picture):
             count, first = 0, None
-        self.alike[key] = (count + 1, self.place if first is None else first)
+        known = self.samples[STATE] and abs(stamp - self.samples[STATE][-1][0]) <= self.tolerance
+        self.alike[key] = (count + 1, self.place if first is None and known else first)
 
     def frozen(self, key: str) -> bool:
         """Whether a camera shows the same again and again, while the robot in its picture moves."""

@@ -99,6 +99,19 @@ def test_microphones_that_never_spoke_fell_silent_or_have_another_clock_are_name
         assert stale.value.sensor == AUDIO
 
 
+def test_pictures_alike_are_no_fault_where_the_robot_came_to_a_stand_unseen():
+    """Its joint states were gone while it braked."""
+    senses = sensing()
+    for stamp in np.arange(0.02, 2.0, 0.02):
+        if not 0.5 < stamp < 1.5:
+            senses.place = np.full(7, min(stamp, 0.8))
+            senses.sense(STATE, stamp, senses.place)
+        senses.sense(FRONT, stamp, picture(int(255 * min(stamp, 0.8))))
+    assert not senses.frozen(FRONT)
+    senses.place = senses.place + 0.1
+    assert senses.frozen(FRONT)
+
+
 @pytest.mark.parametrize("speed, changing, frozen", [(0.5, False, True), (0.0, False, False), (0.5, True, False)])
 def test_a_camera_is_frozen_that_shows_the_same_while_the_robot_moves(speed, changing, frozen):
     senses = sensing()
