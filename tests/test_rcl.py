@@ -188,7 +188,7 @@ def test_one_command_launches_all_and_ends_all(start):
     said, _ = launch.communicate(timeout=120)
     assert said.count(": success") == 2 and said.count("process has finished cleanly") == 3
     launch = start("ros2", "launch", "soma_ros", "sim.launch.py", "task:=reach")
-    time.sleep(10)
+    assert any("told:" in line for line in launch.stdout)  # all three are up
     launch.send_signal(signal.SIGINT)
     said, _ = launch.communicate(timeout=30)
     assert said.count("process has finished cleanly") == 3
