@@ -150,14 +150,20 @@ class EmbodiedModel(nn.Module):
         states = batch.audio_states
         return self.listen(batch.audio, states if states is None else _hide(states, batch.absent.get("state")))
 
+    def see(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Camera -> feature grids (B K, P, P, width) of its pictures (B, K, S, S, 3); all cameras' at once."""
+        if not images:
+            return {}
+        pictures = torch.cat([pictures.flatten(0, 1) for pictures in images.values()])
+        return dict(zip(images, self.vision(pictures).chunk(len(images))))
+
     def look(self, batch: Batch) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
         """One decision's own tokens: for each camera, the state and each sense (B, K, count, D), and their presence
         (B, K, count)."""
-        tokens, present, grids = [], [], {}
-        for name, images in batch.images.items():
-            grids[name] = self.vision(images.flatten(0, 1))
-            seen = self.projectors[name](grids[name]) + self.kinds[name]
-            tokens.append(seen.unflatten(0, images.shape[:2]))
+        tokens, present, grids = [], [], self.see(batch.images)
+        for name, grid in grids.items():
+            seen = self.projectors[name](grid) + self.kinds[name]
+            tokens.append(seen.unflatten(0, batch.known.shape))
             present.append(_present(tokens[-1], batch.absent.get(name)))
         if batch.state is not None and self.proprio is not None:
             felt = self.state_in(self.proprio(self.normalize_state(batch.state))) + self.kinds["state"]

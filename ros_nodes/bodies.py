@@ -24,7 +24,8 @@ LONGEST = 0.1  # s between two states for which a base's speed may change at onc
 
 
 class Arm:
-    """An arm with a gripper. Takes joint_states (and gripper_states), and joint_commands: what the supervisor told it. Gives
+    """An arm with a gripper. Takes joint_states (and gripper_states), and joint_commands: what the supervisor told it, but no
+    longer where a simulated robot was put elsewhere since (robot_reset). Gives
     agent/trajectory: a chunk as a joint trajectory; one without points as a sign of life, or, with the joints' names, for a
     stand."""
 
@@ -35,6 +36,7 @@ class Arm:
     def __init__(self, asked):
         self.arm = known("parameter arm", asked.arm, ARMS)
         self.joints = convert.joints_of(asked, self.arm)
+        self.moved = False  # elsewhere, since the last state
         self.forget()
 
     def connect(self, node, spec: Spec, felt: Callable, told: Callable[[bool], None], sensor: str) -> None:
@@ -47,6 +49,7 @@ class Arm:
         self.node, self.spec, self.told = node, spec, told
         self.send = node.publisher(convert.TRAJECTORY, "agent/trajectory", "reliable")
         node.subscribe(convert.TRAJECTORY, "joint_commands", self.commanded, "reliable")
+        node.subscribe("std_msgs/msg/Empty", "robot_reset", self.put_elsewhere, "reliable")
         for topic in convert.STATES:
             node.subscribe(convert.JOINTS, topic, felt, sensor)
 
@@ -56,7 +59,14 @@ class Arm:
 
     def take(self, state) -> JointState | None:
         """None for other joints. Raises ConvertError."""
-        return self.gathered.take(state)
+        measured = self.gathered.take(state)
+        if measured is not None and self.moved:
+            self.moved = False
+            self.commands.clear()
+        return measured
+
+    def put_elsewhere(self, _) -> None:
+        self.moved = True
 
     def place(self, measured: JointState) -> np.ndarray:
         """Where its parts are, rad."""

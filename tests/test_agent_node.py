@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agent.spec import Chunk
-from envs.arm import PANDA, JointState
+from envs.arm import PANDA, JointState, JointTrajectory
 from policies.mmllm import MMLLMPolicy
 from ros_nodes import convert
 from ros_nodes.agent_node import AgentNode
@@ -62,6 +62,20 @@ def test_it_decides_each_period_says_where_it_goes_and_gives_signs_of_life_betwe
     goals = robot.node.sent["agent/goal"]
     assert len(goals) == said.count("plan") and {goal.header.frame_id for goal in goals} == {"fr3_link0"}
     assert goals[-1].point.z == pytest.approx(policy.aim.point[2]) and set(policy.aim.spots) == {"front", "wrist"}
+
+
+def test_what_was_commanded_before_a_simulated_robot_was_put_elsewhere_does_not_count(policy):
+    robot = Robot(policy)
+    for reset, begins in ((False, 0.5), (True, 0.0)):
+        away, now = np.array(PANDA.home) + 0.5, robot.node.time
+        stands = JointTrajectory(JointState(now, away, 0.08), np.array([now + 0.01]), away[None], np.array([0.08]))
+        if reset:
+            robot.node.heard["robot_reset"](message("std_msgs/msg/Empty")())
+        robot.node.heard["instruction"](message(STRING)(f"push the {'red' if reset else 'green'} button"))
+        robot.node.heard["joint_commands"](convert.to_trajectory(stands, TABLETOP))
+        assert robot.sense(1) == ["plan"]
+        first = robot.node.sent["agent/trajectory"][-1].points[0]
+        np.testing.assert_allclose(first.positions[:7], np.array(PANDA.home) + begins, atol=0.01)
 
 
 @pytest.mark.parametrize("what", ["front", "wrist"])

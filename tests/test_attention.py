@@ -17,6 +17,8 @@ def test_it_is_the_fused_attention(rows, heads, queries, keys, seed):
     for mask in (None, visible):
         fused = nn.functional.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)
         torch.testing.assert_close(attention(q, k, v, mask), fused)
+        with torch.no_grad():
+            torch.testing.assert_close(attention(q, k, v, mask), fused)
 
 
 def test_who_sees_nothing_looks_everywhere_alike():

@@ -70,6 +70,13 @@ def test_every_modality_reaches_the_action(key):
     assert (seeded[0] - seeded[1]).abs().max() > 1e-5
 
 
+def test_all_cameras_at_once_are_seen_as_each_alone():
+    model, processor, _ = tiny_model()
+    images = processor([tiny_sample(np.random.default_rng(n), 3) for n in range(2)]).images
+    for name, grid in model.see(images).items():
+        torch.testing.assert_close(grid, model.vision(images[name].flatten(0, 1)), rtol=1e-4, atol=1e-5)
+
+
 def test_instruction_that_is_not_known_yet_changes_nothing():
     model, processor, _ = tiny_model()
     sample = tiny_sample(np.random.default_rng(3), 1) | {"known": np.zeros(1, bool)}

@@ -57,6 +57,19 @@ def test_it_follows_and_a_signal_brakes_before_it_ends():
     assert not arm.node.running and speeds[-1] == 0.0 and (np.diff(speeds)[3:] <= 1e-9).all()
 
 
+def test_a_robot_that_was_put_elsewhere_gets_no_command_before_it_is_seen_there():
+    arm = Arm()
+    arm.go(0.5)
+    arm.node.heard["robot_reset"](message(EMPTY)())
+    sent = len(arm.commands)
+    arm.node.run(0.3, step=0.01)
+    assert len(arm.commands) == sent
+    arm.node.heard["joint_states"](convert.to_joints(JointState(arm.node.time, HOME + 0.2, 0.08), TABLETOP))
+    arm.node.run(0.02, step=0.01)
+    assert len(arm.commands) == sent + 2
+    np.testing.assert_allclose(arm.commands[-1].points[0].positions[:7], HOME + 0.2)
+
+
 def test_a_signal_in_the_middle_of_a_tick_brakes_from_the_next_on():
     arm = Arm()
     arm.go(0.5)

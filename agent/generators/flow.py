@@ -51,13 +51,14 @@ class Prefix(NamedTuple):
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Rotary positions (Su et al. 2021, halves convention of transformers) on (B, heads, tokens, D)."""
+    """Rotary positions (Su et al. 2021, halves convention of transformers) on (..., B, heads, tokens, D)."""
     if rotation is None:
         return x
     cos, sin = (part[:, None].to(x.dtype) for part in rotation)
     turned, kept = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
     first, second = turned.chunk(2, -1)
-    return torch.cat([turned * cos + torch.cat([-second, first], -1) * sin, kept], -1)
+    turned = turned * cos + torch.cat([-second, first], -1) * sin
+    return torch.cat([turned, kept], -1) if kept.shape[-1] else turned
 
 
 class ExpertLayer(nn.Module):
@@ -75,9 +76,9 @@ class ExpertLayer(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: Tensor, condition: Tensor, keys: Tensor, values: Tensor, mask: Tensor, rotation) -> Tensor:
-        """x (B, N H, W), condition (B, N, W)."""
-        modulation = self.modulation(condition).repeat_interleave(x.shape[1] // condition.shape[1], 1)
+    def forward(self, x: Tensor, modulation: Tensor, keys: Tensor, values: Tensor, mask: Tensor, rotation) -> Tensor:
+        """x (B, N H, W), modulation (B, N, 6 W)."""
+        modulation = modulation.repeat_interleave(x.shape[1] // modulation.shape[1], 1)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, -1)
         y = self.norms[0](x) * (1 + scale1) + shift1
         x = x + (1 + gate1) * self.attend(y, keys, values, mask, rotation)
@@ -85,13 +86,13 @@ class ExpertLayer(nn.Module):
         return x + (1 + gate2) * self.down(nn.functional.silu(gate) * up)
 
     def attend(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor, rotation) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+        (q, k), v = rotate(qkv[:2], rotation), qkv[2]
         groups = self.heads // keys.shape[1]
         if groups > 1:
             keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
-        k = torch.cat([keys.to(q.dtype), rotate(k, rotation)], 2)
-        v = torch.cat([values.to(q.dtype), v], 2)
-        return self.out(attention(rotate(q, rotation), k, v, mask))
+        k, v = torch.cat([keys.to(q.dtype), k], 2), torch.cat([values.to(q.dtype), v], 2)
+        return self.out(attention(q, k, v, mask))
 
 
 class Expert(nn.Module):
@@ -102,11 +103,16 @@ class Expert(nn.Module):
         self.layers = nn.ModuleList(ExpertLayer(width, heads, head_dim, feed) for _ in range(layers))
         self.norm = nn.RMSNorm(width, eps=1e-6)
 
-    def forward(self, tokens: Tensor, condition: Tensor, prefix: Prefix) -> Tensor:
+    def modulations(self, condition: Tensor) -> list[Tensor]:
+        """Of each layer, (..., N, 6 W), by what its tokens are conditioned on (..., N, W)."""
+        return [layer.modulation(condition) for layer in self.layers]
+
+    def forward(self, tokens: Tensor, modulations: list[Tensor], prefix: Prefix) -> Tensor:
         horizon = tokens.shape[2]
         x, mask = tokens.flatten(1, 2), prefix.mask(horizon)
-        for layer, keys, values in zip(self.layers, prefix.keys, prefix.values, strict=True):
-            x = layer(x, condition, keys, values, mask, prefix.rotation)
+        parts = zip(self.layers, modulations, prefix.keys, prefix.values, strict=True)
+        for layer, modulation, keys, values in parts:
+            x = layer(x, modulation, keys, values, mask, prefix.rotation)
         return self.norm(x).unflatten(1, (-1, horizon))
 
 
@@ -130,10 +136,17 @@ class FlowMatching(nn.Module):
 
     def guess(self, x: Tensor, t: Tensor, prefix: Prefix) -> Tensor:
         """Expected actions (B, N, H, A) given the noised ones x (B, N, H, A) at flow time t (B, N)."""
+        return self.under(self.modulations(t, prefix), x, prefix)
+
+    def modulations(self, t: Tensor, prefix: Prefix) -> list[Tensor]:
+        """Of the expert's layers, (..., B, N, 6 W), at flow times t (..., B, N)."""
         time = self.time(sine(t, self.place.shape[1]))
-        condition = nn.functional.silu(time + self.condition(prefix.condition))
+        return self.expert.modulations(nn.functional.silu(time + self.condition(prefix.condition)))
+
+    def under(self, modulations: list[Tensor], x: Tensor, prefix: Prefix) -> Tensor:
+        """`guess` at the flow time that made the modulations."""
         tokens = self.inlet(x) + self.place + self.lead(prefix.condition)[:, :, None]
-        return self.outlet(self.expert(tokens, condition, prefix))
+        return self.outlet(self.expert(tokens, modulations, prefix))
 
     def loss(self, prefix: Prefix, actions: Tensor, weight: Tensor) -> Tensor:
         """Mean squared error of the guess over `draws` flow times; actions (B, N, H, A), weight (B, N, H) >= 0.
@@ -148,12 +161,14 @@ class FlowMatching(nn.Module):
 
     @torch.no_grad()
     def sample(self, prefix: Prefix, generator: torch.Generator | None = None) -> Tensor:
-        """Euler integration from noise, which ends at the last guess; the prefix is encoded once and read by every step."""
+        """Euler integration from noise, which ends at the last guess; the prefix is encoded once and read by every step, and
+        what the steps' flow times say is worked out for all at once."""
         shape = (*prefix.visible.shape[:2], self.horizon, self.action_size)
         x = torch.randn(shape, generator=generator, device=prefix.condition.device)
-        for i in range(self.steps):
-            t = torch.full(shape[:2], i / self.steps, device=x.device)
-            x = x + (self.guess(x, t, prefix) - x) / (self.steps - i)
+        times = torch.arange(self.steps, device=x.device) / self.steps
+        steps = zip(*self.modulations(times[:, None, None].expand(-1, *shape[:2]), prefix))
+        for i, modulations in enumerate(steps):
+            x = x + (self.under(modulations, x, prefix) - x) / (self.steps - i)
         return x
 
 
