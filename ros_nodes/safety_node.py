@@ -35,7 +35,8 @@ class SafetyNode:
     emergency_stop (std_msgs/Bool, true) or the service ~/stop (std_srvs/Trigger) stops at once and latches; ~/release
     (std_srvs/Trigger, or std_msgs/Empty on the topic of that name) ends it. Every intervention is told on /diagnostics as it
     comes. robot_reset (std_msgs/Empty): a simulated robot was put elsewhere, and is taken as it is
-    found, until when no command is sent; not heard where a controller drives the arm. With `force` the force at the tool is expected on wrench.
+    found, until when no command is sent; not heard where a controller drives the arm. With `force` the force at the tool is
+    expected on wrench.
     """
 
     PARAMETERS = {

@@ -2,13 +2,16 @@
 
 In lock-step each control period waits for its command, so that an episode goes as fast as it can and the same each time,
 and the clock begins at 0. Otherwise the world runs at the wall clock's pace, commanded or not, and its stamps are the wall
-clock's.
+clock's: what is commanded is followed by the times for which it was, as ros2_control's trajectory controllers do, however
+late the world is.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections import deque
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -26,6 +29,7 @@ SETTLE = 0.3  # s of the wall clock between a new episode and its first observat
 AGAIN = 1.0  # s of the wall clock after which an observation that nobody answered is sent once more
 SLACK = 1e-3  # s
 LAG = 0.2  # s behind the wall clock from which on the world is not hurried after it
+HURRY = 4  # times as fast as the wall clock a world that is late goes
 LOCKSTEP_RATE = 10.0  # Hz
 LOOKED_AT = "camera/front/image_raw"  # no episode begins before somebody sees it
 
@@ -69,7 +73,7 @@ class SimNode:
         self.mouth = Mouth(node, asked.voice, lambda: self.now, lambda wave: self.env.say(wave))
         self.start = 0.0  # the clock's time (s) at which the running episode began
         self.reset()
-        node.timer(*(AGAIN, self.again) if self.lockstep else (self.env.period, self.keep_up))
+        node.timer(*(AGAIN, self.again) if self.lockstep else (self.env.period / HURRY, self.keep_up))
 
     # ---- episodes
 
@@ -77,7 +81,6 @@ class SimNode:
         """Begin the next episode, half a second after the last one on the clock, which never goes back."""
         self.start = self.now + 0.5 if self.resets else 0.0
         self.obs, _ = self.env.reset(seed=self.seed + len(self.results))
-        self.target = np.append(self.env.command.position, self.env.command.opening)
         self.done = True  # until it begins
         self.tell("running")
         self.put_elsewhere(message("std_msgs/msg/Empty")())
@@ -95,6 +98,7 @@ class SimNode:
         self.done, self.seen_at = False, -1e9
         if not self.lockstep:
             self.start = self.node.now()
+        self.commands = deque([replace(self.env.command, stamp=self.now)])
         self.send()
 
     def reset_asked(self, request, response):
@@ -148,16 +152,33 @@ class SimNode:
         except convert.ConvertError as error:
             self.node.log(f"passed over: {error}")
             return
-        fits = abs(command.stamp - self.now - self.env.period) < SLACK and not self.done
-        if fits or not self.lockstep:
-            self.target = np.append(command.position, command.opening)
-        if fits and self.lockstep:
+        if self.done:
+            return
+        if not self.lockstep:
+            self.remember(command)
+        elif abs(command.stamp - self.now - self.env.period) < SLACK:
+            self.commands = deque([command])
             self.tick()
+
+    def remember(self, command: JointState) -> None:
+        """Of a clock that has jumped, the newest alone counts, at once."""
+        if command.stamp <= self.commands[-1].stamp or abs(command.stamp - self.now) > LAG:
+            self.commands.clear()
+        self.commands.append(command)
+
+    def target(self, end: float) -> np.ndarray:
+        """Joints and opening (8,) commanded for the time `end`, linear between two commands; the last where none is for it."""
+        while len(self.commands) > 1 and self.commands[1].stamp <= end:
+            self.commands.popleft()
+        first, second = self.commands[0], self.commands[min(1, len(self.commands) - 1)]
+        share = (end - first.stamp) / max(second.stamp - first.stamp, SLACK)
+        rows = [np.append(command.position, command.opening) for command in (first, second)]
+        return rows[0] + np.clip(share, 0.0, 1.0) * (rows[1] - rows[0])
 
     def tick(self) -> None:
         if self.done:
             return
-        self.obs, _, terminated, truncated, info = self.env.step(self.target)
+        self.obs, _, terminated, truncated, info = self.env.step(self.target(self.now + self.env.period))
         if terminated or truncated:
             self.finish(bool(info["success"]))
         else:
@@ -170,12 +191,12 @@ class SimNode:
             self.send()
 
     def keep_up(self) -> None:
-        """Bring the world to the wall clock's time."""
+        """Bring the world to the wall clock's time, a period a call, so that what was commanded comes in between."""
         behind = self.node.now() - self.now
         if behind > LAG and not self.done:
             self.node.log(f"the world stood still for {behind:.2f} s: this machine is too slow or too busy")
             self.start += behind
-        while not self.done and self.now + self.env.period <= self.node.now():
+        if not self.done and self.now + self.env.period <= self.node.now():
             self.tick()
 
 

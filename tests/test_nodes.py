@@ -169,6 +169,29 @@ def test_a_simulated_robot_that_cannot_be_is_named(given, why):
         SimNode(HandNode(**given))
 
 
+def stand(stamp: float, q: np.ndarray):
+    """A command for a time (s)."""
+    at = JointState(stamp, q, 0.08)
+    return convert.to_trajectory(JointTrajectory(at, np.array([stamp]), q[None], np.array([0.08])), TABLETOP)
+
+
+def test_a_simulated_robot_does_what_is_commanded_at_its_time_and_not_what_was_before_a_reset():
+    node = HandNode(task="reach")
+    sim = SimNode(node)
+    start = sim.env.command.position
+    node.heard["joint_commands"](stand(node.time, start + 1.0))  # on its way when the robot was put here
+    node.run(0.4, step=0.01)
+    begin = node.time
+    for k in range(1, 6):
+        node.heard["joint_commands"](stand(begin + 0.01 * k, start + 0.01 * k))
+    for late in (0.015, 0.032, 0.2):
+        np.testing.assert_allclose(sim.target(begin + late)[:7], start + min(late, 0.05), atol=1e-6)
+    node.run(0.1, step=0.01)
+    np.testing.assert_allclose(sim.env.command.position, start + 0.05, atol=1e-6)
+    node.heard["joint_commands"](stand(begin + 5.0, start + 0.06))  # a clock has jumped
+    np.testing.assert_allclose(sim.target(begin + 0.1)[:7], start + 0.06, atol=1e-6)
+
+
 def test_the_clock_of_a_simulated_robot_never_goes_back_and_is_its_own():
     node = HandNode(lockstep=True, task="reach", use_sim_time=True)
     sim = SimNode(node)
@@ -176,9 +199,7 @@ def test_the_clock_of_a_simulated_robot_never_goes_back_and_is_its_own():
     for _ in range(2):
         node.run(0.4)
         for _ in range(3):
-            home = JointState(sim.now + sim.env.period, np.array(PANDA.home), 0.08)
-            node.heard["joint_commands"](convert.to_trajectory(
-                JointTrajectory(home, np.array([home.stamp]), home.position[None], np.array([0.08])), TABLETOP))
+            node.heard["joint_commands"](stand(sim.now + sim.env.period, np.array(PANDA.home)))
         node.heard["~/reset"](message("std_msgs/msg/Empty")())
     clocks = [convert.seconds(sent.clock) for sent in node.sent["/clock"]]
     assert clocks[0] == 0.0 and len(clocks) == 8 and (np.diff(clocks) > 0).all()

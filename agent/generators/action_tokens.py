@@ -28,7 +28,8 @@ class Bins(nn.Module):
         """(B, N, H, A, K)."""
         condition = nn.functional.silu(self.condition(prefix.condition))
         tokens = self.place.expand(*prefix.visible.shape[:2], -1, -1)
-        return self.outlet(self.expert(tokens, self.expert.modulations(condition), prefix)).unflatten(-1, (self.action_size, self.bins))
+        thought = self.expert(tokens, self.expert.modulations(condition), prefix)
+        return self.outlet(thought).unflatten(-1, (self.action_size, self.bins))
 
     def loss(self, prefix: Prefix, actions: Tensor, weight: Tensor) -> Tensor:
         """Cross-entropy; actions (B, N, H, A) are clipped to [-1, 1], weight (B, N, H) >= 0."""
