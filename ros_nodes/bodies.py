@@ -24,10 +24,9 @@ LONGEST = 0.1  # s between two states for which a base's speed may change at onc
 
 
 class Arm:
-    """An arm with a gripper. Takes joint_states (and gripper_states), and joint_commands: what the supervisor told it, but no
-    longer where a simulated robot was put elsewhere since (robot_reset). Gives
-    agent/trajectory: a chunk as a joint trajectory; one without points as a sign of life, or, with the joints' names, for a
-    stand."""
+    """An arm with a gripper. Takes joint_states (and gripper_states), and joint_commands: what the supervisor told it, which
+    does not count any more once a simulated robot was put elsewhere (robot_reset). Gives agent/trajectory: a chunk as a joint
+    trajectory; one without points as a sign of life, or, with the joints' names, for a stand."""
 
     aims = True  # at points in its base's frame, as agent/goal says
     supervised = True  # by a node that stands behind the agent
