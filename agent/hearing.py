@@ -71,20 +71,22 @@ class UtteranceDetector:
         return [utterance for utterance in found if utterance is not None]
 
     def _levels(self) -> list[float]:
-        """Level in BAND of each new frame, over the last two hops, all channels together."""
+        """Level in BAND of each new frame, over the last two hops, all channels together; -inf where most samples are 0."""
         begin = (self._frame - 1) * self.hop - self._first
-        power = _power_spectra(self._samples[begin:], self.hop)
+        samples = self._samples[begin:]
+        power = _power_spectra(samples, self.hop)
         frequency = np.fft.rfftfreq(2 * self.hop, 1 / self.rate)
         in_band = (frequency >= BAND[0]) & (frequency < BAND[1])
-        return (10 * np.log10(power[:, in_band].sum(1) + 1e-12)).tolist()
+        level = 10 * np.log10(power[:, in_band].sum(1) + 1e-12)
+        missing = (~samples.any(1))[: (len(level) + 1) * self.hop].reshape(-1, self.hop).sum(1)
+        return np.where(missing[:-1] + missing[1:] > self.hop, -np.inf, level).tolist()
 
     def _step(self, level: float) -> Utterance | None:
-        """One frame: moves the floor, and begins or ends an utterance."""
+        """One frame: moves the floor, and begins or ends an utterance. A gap in the stream is no quiet room: the floor stays."""
         if self._floor is None:
-            self._floor = min(level, LOUDEST_START)
-        rise = RISE if self._onset is None else RISE_IN_SPEECH
-        self._floor += FALL * (level - self._floor) if level < self._floor else rise
-        self._floor = max(self._floor, QUIETEST)
+            self._floor = max(min(level, LOUDEST_START), QUIETEST)
+        if level > -np.inf:
+            self._move_floor(level)
         self._frame += 1
         self._active = [*self._active, level > self._floor + ONSET][-WINDOW:]
         if self._onset is None:
@@ -98,6 +100,11 @@ class UtteranceDetector:
         elif self._frame - self._last >= HANGOVER:
             return self._end()
         return None
+
+    def _move_floor(self, level: float) -> None:
+        rise = RISE if self._onset is None else RISE_IN_SPEECH
+        self._floor += FALL * (level - self._floor) if level < self._floor else rise
+        self._floor = max(self._floor, QUIETEST)
 
     def _end(self) -> Utterance | None:
         onset, last, self._onset, self._active = self._onset, self._last, None, []

@@ -100,6 +100,13 @@ class Spec:
         if not isinstance(obs.get(TASK), str):
             raise SpecError(f"{TASK}: a str is needed, got {type(obs.get(TASK)).__name__}")
 
+    def blank(self, text: str = "") -> dict:
+        """An observation (see `check`) at time 0 in which all is black, at 0 and silent for a second."""
+        seen = {IMAGES + name: np.zeros((*size, 3), np.uint8) for name, size in self.cameras.items()}
+        felt = {SENSE + name: np.zeros(len(channels), np.float32) for name, channels in self.senses.items()}
+        heard = {AUDIO: np.zeros((self.sample_rate, len(self.microphones)), np.float32)} if self.microphones else {}
+        return seen | felt | heard | {STATE: np.zeros(len(self.state), np.float32), TASK: text, TIME: np.array(0.0)}
+
     def to_dict(self) -> dict:
         """Plain JSON-able form; `from_dict` is its inverse, and passes over what it does not know."""
         return asdict(self)

@@ -66,6 +66,12 @@ class MMLLMPolicy:
         self.aim = Aim(decision.goal[0, 0].cpu().numpy(), spots)
         return Chunk(decision.actions[0, 0].cpu().numpy(), float(obs[TIME]), self.model.spec.control_hz)
 
+    def warm_up(self) -> None:
+        """Decide and listen once to nothing: what is slow the first time is not so on the robot. Forgets as `reset` does."""
+        self.act(self.model.spec.blank())
+        self.transcribe(np.zeros(self.model.spec.sample_rate, np.float32))
+        self.reset(self.model.spec, 0)
+
     def hear(self, samples: np.ndarray, now: float, state: np.ndarray) -> None:
         """Remember the sound that ended at `now` (s) in this state, and take the words of an utterance that ended in it, as
         far as the model has ears for them."""

@@ -81,14 +81,14 @@ class AgentNode:
             self.life.change("activate")
 
     def configure(self) -> None:
-        """Raises CheckpointError where there are no such weights, ArgumentError for those of another body, or of another than
-        before `cleanup`."""
+        """Raises CheckpointError for no such weights, ArgumentError for those of another body, or than before `cleanup`."""
         policy = self.load()
         spec = policy.model.spec
         if spec.senses:
             raise ArgumentError(f"the weights feel {', '.join(spec.senses)}, for which there is no topic")
         if self.task is not None and spec != self.spec:
             raise ArgumentError("these weights sense or move something else than those before: start the node anew")
+        policy.warm_up()
         if self.task is None:
             self.subscribe(spec)
         self.policy = policy

@@ -73,6 +73,7 @@ class SimNode:
         self.mouth = Mouth(node, asked.voice, lambda: self.now, lambda wave: self.env.say(wave))
         self.start = 0.0  # the clock's time (s) at which the running episode began
         self.reset()
+        self.env.images()  # the very first take their time, in which a running world would stand still
         node.timer(*(AGAIN, self.again) if self.lockstep else (self.env.period / HURRY, self.keep_up))
 
     # ---- episodes

@@ -100,6 +100,19 @@ def test_after_a_steady_hum_begins_speech_is_still_found():
     assert [u for u in found if u.start < 12.06 and u.end > 12.0 + len(wave) / SAMPLE_RATE - 0.1]
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2), st.integers(1000, 6000), st.integers(1, 10000), st.integers(0, 3))
+def test_a_gap_in_the_stream_before_speech_does_not_deafen(seed, at, length, more):
+    """Blocks that got lost, or a driver's underrun: zeros, which are quieter than any room."""
+    sound = heard(seed, 5.0, 20.0, voice=(1.2, MOUTH, voice_of(seed)))
+    (whole,) = UtteranceDetector(SAMPLE_RATE).push(sound, 0.0)
+    sound[at : at + length] = 0.0
+    for start in range(0, more * 3000, 3000):  # and blocks behind what is said
+        sound[-1 - start - 320 : -1 - start] = 0.0
+    (found,) = UtteranceDetector(SAMPLE_RATE).push(sound, 0.0)
+    assert (found.start, found.end) == pytest.approx((whole.start, whole.end), abs=0.1)
+
+
 def test_memory_stays_bounded():
     detector, noise = UtteranceDetector(SAMPLE_RATE), Noise(np.random.default_rng(0), 2, 20.0)
     for i in range(100):

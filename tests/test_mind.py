@@ -103,6 +103,15 @@ def test_the_mind_plays_an_episode_the_same_twice(mind):
     assert runs[0].reward == runs[1].reward and runs[0].seconds == runs[1].seconds
 
 
+def test_warming_up_leaves_nothing_behind(mind):
+    seen = mind.model.spec.blank("pick up the red cube")
+    mind.reset(mind.model.spec, 0)
+    first = mind.act(seen).actions
+    mind.warm_up()
+    assert mind.aim is None and not mind.spoken
+    assert np.array_equal(mind.act(seen).actions, first)
+
+
 def test_the_mind_refuses_a_robot_that_it_did_not_learn(mind):
     with pytest.raises(SpecError, match="control_hz 10.0, this robot has 25.0"):
         mind.reset(world(control_hz=25.0).unwrapped.policy_spec, 0)
