@@ -14,6 +14,7 @@ BLANK = 0  # the CTC blank is the tokenizer's padding token; in the trigram it s
 MOST = 32768  # triples of tokens that are remembered
 PRIOR = 5.0  # occurrences that what is known from one token less is worth
 WEIGHT, BONUS = 0.5, 1.5  # of the trigram, and for each token: chosen on training voices, distorted as in training
+SURELY = math.log(0.999)  # of BLANK in a frame
 BEAM, BRANCHES = 12, 12  # prefixes that are kept, and tokens that each is tried with
 
 
@@ -78,7 +79,7 @@ class Trigram(nn.Module):
         """The tokens of an utterance, given log-probabilities (T, V) of a recogniser trained by connectionist temporal
         classification: prefix beam search (Hannun et al. 2014), each token weighed by the trigram. And how sure they are: their
         share of the probability of all that the beam holds at the end."""
-        frames = log_probs.double().cpu().numpy()
+        frames = collapsed(log_probs.double().cpu().numpy())
         beam = {(): (0.0, -math.inf, 0.0)}  # prefix: log-probability ending in BLANK, in its last token; of its words
         for frame in frames:
             beam = self._step(beam, frame)
@@ -108,6 +109,13 @@ class Trigram(nn.Module):
                 longer[2] = words + WEIGHT * self.score(prefix, other) + bonus
         best = sorted(found.items(), key=lambda item: -np.logaddexp(*item[1][:2]) - item[1][2])[:BEAM]
         return {prefix: tuple(values) for prefix, values in best}
+
+
+def collapsed(frames: np.ndarray) -> np.ndarray:
+    """Log-probabilities (T, V) without what says nothing: of neighbouring frames that are surely BLANK the first stays, which
+    tells apart what is before and behind (Jung et al. 2022)."""
+    blank = frames[:, BLANK] > SURELY
+    return frames[~(blank & np.roll(blank, 1)) | (np.arange(len(frames)) == 0)]
 
 
 def _last(prefix: tuple) -> int:

@@ -56,6 +56,19 @@ def test_the_search_finds_the_best_words_of_all(seed, fitted):
     assert tuple(found) == best and 0.0 < sure <= 1.0
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.lists(st.booleans(), min_size=8, max_size=8))
+def test_frames_that_are_surely_blank_change_nothing_but_the_time_it_takes(seed, blank):
+    log_probs = torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)).mul(3).log_softmax(-1)
+    log_probs[torch.tensor(blank)] = torch.tensor([1.0, 1e-6, 1e-6, 1e-6]).log().log_softmax(-1)
+    few, all_of_them = trigram(), trigram()
+    found, sure = few.search(log_probs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(language, "SURELY", 0.0)
+        assert all_of_them.search(log_probs) == (found, pytest.approx(sure, abs=1e-3))
+    assert len(language.collapsed(log_probs.numpy())) == sum(not b or not (i and blank[i - 1]) for i, b in enumerate(blank))
+
+
 def totals(log_probs, words):
     """Every prefix's score: its alignments' probabilities summed up, and its words'."""
     chances = {}
