@@ -1,8 +1,8 @@
 """A node on ROS 2's wire without a ROS installation, over PyPI's cyclonedds.
 
-Topic and type names, quality of service, type hashes and the graph's bookkeeping are those of ROS 2 Jazzy, so that
-`ros2 topic list`, `ros2 node list` and nodes of rclpy see these nodes as their own kind. Services speak the form of
-rmw_cyclonedds.
+Topic and type names, quality of service, type hashes and the graph's bookkeeping are those of ROS 2 Jazzy (bookkeeping in
+Humble's form where Humble listens), so that `ros2 topic list`, `ros2 node list` and nodes of rclpy see these nodes as their
+own kind. Services speak the form of rmw_cyclonedds.
 
 Only this machine is reached unless ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET (or CYCLONEDDS_URI) says otherwise.
 """
@@ -34,7 +34,7 @@ from ros_nodes.cdr import HEADER, CdrError, decode, encode
 from ros_nodes.interfaces import Field, fields, message, type_hash
 from ros_nodes.transport import WAITING, Remarks, guarded, ignore, quality
 
-GRAPH = "rmw_dds_common/msg/ParticipantEntitiesInfo"
+GRAPH, HUMBLE_GRAPH = "rmw_dds_common/msg/ParticipantEntitiesInfo", "rmw_dds_common/humble/ParticipantEntitiesInfo"
 CALL = (Field("guid", "uint64"), Field("seq", "int64"))  # before each request and reply, as rmw_cyclonedds writes it
 AT_ONCE = 64  # messages of one topic that are taken before the others have their turn
 LONGEST_WAIT = 0.1  # s
@@ -91,13 +91,14 @@ def _nested(name: str) -> type:
 @cache
 def sample_type(name: str, call: bool) -> type:
     """A type that cyclonedds carries: a sample holds a message as `value`, and with `call` whose call it is as `caller`
-    (guid, seq). Written and read by ros_nodes.cdr; bytes that are no such message give a value of None."""
+    (guid, seq). Written (as another interface, where `form` names one) and read by ros_nodes.cdr; bytes that are no such
+    message give a value of None."""
 
-    def begin(self, value, caller=(0, 0)):
-        self.value, self.caller = value, caller
+    def begin(self, value, caller=(0, 0), form=name):
+        self.value, self.caller, self.form = value, caller, form
 
     def write(self, buffer=None, endianness=None, use_version_2=None):
-        body = encode(self.value, name)
+        body = encode(self.value, self.form)
         return HEADER + struct.pack("<Qq", *self.caller) + body[4:] if call else body
 
     def read(cls, data, has_header=True, use_version_2=None):
@@ -138,7 +139,7 @@ class Node:
         self.domain = _domain(number)
         self.participant = DomainParticipant(number, Qos(Policy.Userdata(b"enclave=/;")))
         self.waiting, self.handlers, self.timers, self.writers, self.readers = WaitSet(self.participant), [], [], [], []
-        self.running, self.sim_time = True, None
+        self.running, self.sim_time, self.graph_readers = True, None, []
         self.graph = self._writer("ros_discovery_info", GRAPH, profile("latched"))
         if valid(self.shared | self.given, {"use_sim_time": USE_SIM_TIME}, strict=False)["use_sim_time"]:
             self.sim_time = 0.0
@@ -291,12 +292,23 @@ class Node:
         self.handlers.append((reader, new, handle))
 
     def _announce(self) -> None:
-        """Tell the graph which endpoints belong to this node: what `ros2 node info` reads."""
-        gid = message("rmw_dds_common/msg/Gid")
+        """Tell those who read the graph which endpoints belong to this node: what `ros2 node info` shows. Humble's identifiers
+        have 24 bytes and Jazzy's 16, `ros2 node list` fails on the other's, and readers of Jazzy alone name a type hash."""
+        matched = self.graph.get_matched_subscriptions()
+        readers = [reader for reader in map(self.graph.get_matched_subscription_data, matched) if reader is not None]
+        self.graph_readers = matched if readers else []  # else to be asked again
+        if not readers:
+            return
+        humble = not any(Policy.Userdata in reader.qos for reader in readers)
+
+        def gid(guid):
+            return message("rmw_dds_common/msg/Gid")(guid.bytes + bytes(8 if humble else 0))
+
         node = message("rmw_dds_common/msg/NodeEntitiesInfo")(self.namespace, self.name)
-        node.reader_gid_seq = [gid(r.guid.bytes) for r in self.readers]
-        node.writer_gid_seq = [gid(w.guid.bytes) for w in self.writers[1:]]
-        self.graph.write(sample_type(GRAPH, False)(message(GRAPH)(gid(self.participant.guid.bytes), [node])))
+        node.reader_gid_seq = [gid(r.guid) for r in self.readers]
+        node.writer_gid_seq = [gid(w.guid) for w in self.writers[1:]]
+        info = message(GRAPH)(gid(self.participant.guid), [node])
+        self.graph.write(sample_type(GRAPH, False)(info, form=HUMBLE_GRAPH if humble else GRAPH))
 
     # ---- running
 
@@ -312,6 +324,8 @@ class Node:
             for sample in reader.take(AT_ONCE, condition=new):
                 if hasattr(sample, "value"):
                     handle(sample)
+        if self.graph.get_matched_subscriptions() != self.graph_readers:
+            self._announce()
         for timer in [t for t in self.timers if self.ticking() >= t[1]]:
             late = self.ticking() - timer[1]
             timer[1] += timer[0] if late < timer[0] else timer[0] + late  # what was missed is not made up for

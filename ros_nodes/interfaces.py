@@ -1,9 +1,10 @@
 """The ROS 2 interfaces that the nodes speak, described once: their fields, Python classes, wire form and type hash.
 
 `message("sensor_msgs/msg/JointState")` is a class whose attributes are named as rclpy's are, so that a node reads the same
-with rclpy and without a ROS installation. Fields are as in the interface packages of ROS 2 Jazzy; arrays of numbers are
-array.array, uint8[] is bytes. Our own are read from the interface package soma_msgs beside this file: msg/Audio, for
-common_interfaces has no sound whose stamp survives, and action/ExecuteTask.
+with rclpy and without a ROS installation. Fields are as in the interface packages of ROS 2 Jazzy, which in Humble differ in
+the graph's own alone, described as rmw_dds_common/humble; arrays of numbers are array.array, uint8[] is bytes. Our own are
+read from the interface package soma_msgs beside this file: msg/Audio, for common_interfaces has no sound whose stamp
+survives, and action/ExecuteTask.
 """
 
 from __future__ import annotations
@@ -94,6 +95,9 @@ control_msgs/action/GripperCommand_Feedback: float64 position, float64 effort, b
 rmw_dds_common/msg/Gid: uint8[16] data
 rmw_dds_common/msg/NodeEntitiesInfo: string<=256 node_namespace, string<=256 node_name, rmw_dds_common/msg/Gid[] reader_gid_seq, rmw_dds_common/msg/Gid[] writer_gid_seq
 rmw_dds_common/msg/ParticipantEntitiesInfo: rmw_dds_common/msg/Gid gid, rmw_dds_common/msg/NodeEntitiesInfo[] node_entities_info_seq
+rmw_dds_common/humble/Gid: uint8[24] data
+rmw_dds_common/humble/NodeEntitiesInfo: string<=256 node_namespace, string<=256 node_name, rmw_dds_common/humble/Gid[] reader_gid_seq, rmw_dds_common/humble/Gid[] writer_gid_seq
+rmw_dds_common/humble/ParticipantEntitiesInfo: rmw_dds_common/humble/Gid gid, rmw_dds_common/humble/NodeEntitiesInfo[] node_entities_info_seq
 """  # noqa: E501 one interface a line
 
 OWN = Path(__file__).parent / "soma_msgs"

@@ -91,6 +91,8 @@ def test_our_own_interfaces_have_the_hashes_that_rosidl_gives_them():
     from ament_index_python.packages import get_package_share_directory
 
     share = Path(get_package_share_directory("soma_msgs"))
+    if os.environ.get("ROS_DISTRO") == "humble":
+        pytest.skip("Humble has no type hashes")
     told = [h for file in share.glob("*/*.json") for h in json.loads(file.read_text())["type_hashes"]]
     ours = {name: type_hash(name) for name in described() if name.startswith("soma_msgs/")}
     theirs = {h["type_name"]: h["hash_string"] for h in told if h["type_name"] in ours}
@@ -175,7 +177,8 @@ def test_the_supervisor_moves_an_arm_and_a_gripper_by_action_servers_of_rclpy(st
     driver(here)
     here.spin(lambda: time.time() > begin + 40 or server.poll() is not None)
     assert server.poll() == 0
-    assert server.communicate()[0] == "7 joints, speeds at the end [0.0]\ngripper to 0.080 m with 35 N, 1 goals\n"
+    told = "7 joints, speeds at the end [0.0]\ngripper to 0.080 m with 35 N, 1 goals\n"
+    assert server.communicate()[0].endswith(told)  # after what DDS may remark on the network
     safety.send_signal(signal.SIGINT)
     said, name = safety.communicate(timeout=10)[0], "arm_controller/follow_joint_trajectory"
     assert said.count(f"{name}: the goal was refused") == said.count(f"{name}: goals are taken") == 1

@@ -1,6 +1,8 @@
 """Messages on ROS 2's wire: bytes and type hashes as a real ROS 2 writes them, whatever is put in comes out again."""
 
 import json
+import os
+import time
 from array import array
 from pathlib import Path
 from types import SimpleNamespace
@@ -174,3 +176,34 @@ def test_values_of_rclpy_and_numpy_are_written_too():
     assert decode(encode(status, "diagnostic_msgs/msg/DiagnosticStatus"), "diagnostic_msgs/msg/DiagnosticStatus").level == 2
     info = filled("sensor_msgs/msg/CameraInfo", {"k": np.arange(9.0)})
     assert decode(encode(info), "sensor_msgs/msg/CameraInfo").k.tolist() == list(range(9))
+
+
+@pytest.mark.parametrize("distribution", ["jazzy", "humble"])
+def test_who_reads_the_graph_is_told_in_its_own_form(distribution, monkeypatch):
+    """Readers of Jazzy name a type hash, and their identifiers have 16 bytes; Humble's have 24 and no hash."""
+    pytest.importorskip("cyclonedds", reason="cyclonedds is not installed: pip install 'soma-agent[ros]'")
+    from cyclonedds.domain import DomainParticipant
+    from cyclonedds.qos import Policy, Qos
+    from cyclonedds.sub import DataReader
+    from cyclonedds.topic import Topic
+
+    from ros_nodes import dds
+
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(100 + time.time_ns() // 1000 % 99))
+    node = dds.Node("someone", "/some/where")
+    node.publisher("std_msgs/msg/String", "words")
+    node.subscribe("std_msgs/msg/String", "words", lambda said: None)
+    here = DomainParticipant(int(os.environ["ROS_DOMAIN_ID"]))
+    form = dds.GRAPH if distribution == "jazzy" else dds.HUMBLE_GRAPH
+    told = dds._struct(dds.GRAPH, {"__init__": lambda self, data=b"": setattr(self, "data", data),
+                                   "deserialize": classmethod(lambda cls, data, *_, **__: cls(data))})
+    hashed = Qos(Policy.Userdata(b"typehash=RIHS01_0;")) if distribution == "jazzy" else Qos()
+    reader = DataReader(here, Topic(here, "ros_discovery_info", told), dds.profile("latched") + hashed)
+    seen, end = [], time.time() + 10
+    while not seen and time.time() < end:
+        node.spin_once(0.05)
+        seen = [decode(sample.data, form) for sample in reader.take() if hasattr(sample, "data")]
+    (one,) = seen[-1].node_entities_info_seq
+    assert (one.node_namespace, one.node_name) == ("/some/where", "someone")
+    assert [len(one.reader_gid_seq), len(one.writer_gid_seq)] == [1, 1]
+    assert {len(gid.data) for gid in (seen[-1].gid, *one.reader_gid_seq)} == {16 if distribution == "jazzy" else 24}
