@@ -38,6 +38,7 @@ GRAPH, HUMBLE_GRAPH = "rmw_dds_common/msg/ParticipantEntitiesInfo", "rmw_dds_com
 CALL = (Field("guid", "uint64"), Field("seq", "int64"))  # before each request and reply, as rmw_cyclonedds writes it
 AT_ONCE = 64  # messages of one topic that are taken before the others have their turn
 LONGEST_WAIT = 0.1  # s
+LISTENS, LOOK = 0.1, 0.002  # s for which a reply waits for a client that does not listen yet; between looks whether it does
 NEVER = float("inf")
 NODE_NAME, FULL_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*"), re.compile("/|(/[A-Za-z_][A-Za-z0-9_]*)+")
 LAST_DOMAIN = 232  # whose ports are below 65536 (DDSI-RTPS 9.6.1.1)
@@ -139,7 +140,7 @@ class Node:
         self.domain = _domain(number)
         self.participant = DomainParticipant(number, Qos(Policy.Userdata(b"enclave=/;")))
         self.waiting, self.handlers, self.timers, self.writers, self.readers = WaitSet(self.participant), [], [], [], []
-        self.running, self.sim_time, self.graph_readers = True, None, []
+        self.running, self.sim_time, self.graph_readers, self.replies = True, None, [], []
         self.graph = self._writer("ros_discovery_info", GRAPH, profile("latched"))
         if valid(self.shared | self.given, {"use_sim_time": USE_SIM_TIME}, strict=False)["use_sim_time"]:
             self.sim_time = 0.0
@@ -228,7 +229,8 @@ class Node:
                 return
 
             def send(response) -> None:
-                writer.write(sample(response, call.caller))
+                self.replies.append((time.monotonic() + LISTENS, reader, writer, sample(response, call.caller)))
+                self._reply()
 
             if later:
                 guarded(self, f"a call of {full}", answer, call.value, send)
@@ -237,6 +239,17 @@ class Node:
 
         self._attend(reader, handle)
         self._announce()
+
+    def _reply(self) -> None:
+        """Send the replies whose clients listen. A client is discovered in two steps, what asks and what hears: before the second
+        a reply is lost."""
+        waiting, self.replies = self.replies, []
+        for until, reader, writer, sample in waiting:
+            listening = len(writer.get_matched_subscriptions()) >= len(reader.get_matched_publications())
+            if listening or time.monotonic() >= until:
+                writer.write(sample)
+            else:
+                self.replies.append((until, reader, writer, sample))
 
     def client(self, kind: str, name: str) -> Callable[..., bool]:
         """call(request, answered) of a service: False where no server is there, else answered(response) once it comes."""
@@ -319,11 +332,13 @@ class Node:
 
     def spin_once(self, timeout: float) -> None:
         due = min((next for _, next, _ in self.timers), default=NEVER) if self.sim_time is None else NEVER
+        timeout = min(timeout, LOOK) if self.replies else timeout
         self.waiting.wait(round(1e9 * max(0.0, min(timeout, due - time.monotonic()))))
         for reader, new, handle in self.handlers:
             for sample in reader.take(AT_ONCE, condition=new):
                 if hasattr(sample, "value"):
                     handle(sample)
+        self._reply()
         if self.graph.get_matched_subscriptions() != self.graph_readers:
             self._announce()
         for timer in [t for t in self.timers if self.ticking() >= t[1]]:

@@ -207,3 +207,24 @@ def test_who_reads_the_graph_is_told_in_its_own_form(distribution, monkeypatch):
     assert (one.node_namespace, one.node_name) == ("/some/where", "someone")
     assert [len(one.reader_gid_seq), len(one.writer_gid_seq)] == [1, 1]
     assert {len(gid.data) for gid in (seen[-1].gid, *one.reader_gid_seq)} == {16 if distribution == "jazzy" else 24}
+
+
+def test_a_client_that_listens_later_than_it_asks_gets_its_reply(monkeypatch):
+    pytest.importorskip("cyclonedds", reason="cyclonedds is not installed: pip install 'soma-agent[ros]'")
+    from ros_nodes.dds import Node, profile, sample_type
+
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(100 + time.time_ns() // 1000 % 99))
+    server, client, kind, replies = Node("server"), Node("client"), "std_srvs/srv/Trigger", []
+    server.service(kind, "poke", lambda request, response: response)
+    ask = client._writer("rq/pokeRequest", f"{kind}_Request", profile("reliable"), call=True)
+    begin, listening, asked = time.time(), None, False
+    while not replies and time.time() < begin + 10:
+        server.spin_once(0.005)
+        if not asked and ask.get_matched_subscriptions():
+            ask.write(sample_type(f"{kind}_Request", True)(message(f"{kind}_Request")(), (7, 1)))
+            asked = time.time()
+        if asked and listening is None and time.time() > asked + 0.04:
+            listening = client._reader("rr/pokeReply", f"{kind}_Response", profile("reliable"), call=True)
+        if listening is not None:
+            replies = [sample for sample in listening.take(5) if getattr(sample, "value", None) is not None]
+    assert [sample.caller for sample in replies] == [(7, 1)]
