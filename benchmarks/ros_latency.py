@@ -5,7 +5,8 @@ real time, cameras at 30 Hz.
 
 An observer beside them hears what is on the wire and tells the shares, each at its own median: until the picture had come,
 until the agent's trajectory had come (it waits for the next joint state, then decides), until the supervisor's next command. A
-line a minute shows whether latency or memory grow.
+decision amid which an episode ends has no such command and does not count. A line a minute shows whether latency or memory
+grow.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ class Observer:
         self.node.subscribe(convert.IMAGE, "camera/front/image_raw", self.picture, "sensor")
         self.node.subscribe(convert.TRAJECTORY, "agent/trajectory", self.trajectory, "stream")
         self.node.subscribe(convert.TRAJECTORY, "joint_commands", self.command, "stream")
+        self.node.subscribe("std_msgs/msg/Empty", "robot_reset", self.reset, "reliable")
+
+    def reset(self, _) -> None:
+        self.came.clear()
+        self.open = None
 
     def picture(self, image) -> None:
         self.came[convert.seconds(image.header.stamp)] = time.time()
