@@ -78,7 +78,8 @@ class UtteranceDetector:
         frequency = np.fft.rfftfreq(2 * self.hop, 1 / self.rate)
         in_band = (frequency >= BAND[0]) & (frequency < BAND[1])
         level = 10 * np.log10(power[:, in_band].sum(1) + 1e-12)
-        missing = (~samples.any(1))[: (len(level) + 1) * self.hop].reshape(-1, self.hop).sum(1)
+        silent = ~np.logical_or.reduce(np.ascontiguousarray(samples.T) != 0)
+        missing = silent[: (len(level) + 1) * self.hop].reshape(-1, self.hop).sum(1)
         return np.where(missing[:-1] + missing[1:] > self.hop, -np.inf, level).tolist()
 
     def _step(self, level: float) -> Utterance | None:
@@ -144,7 +145,7 @@ def features(waveform: np.ndarray, rate: int) -> np.ndarray:
     power = _power_spectra(waveform[:, None], rate // FRAMES)
     frequency = np.fft.rfftfreq(2 * (rate // FRAMES), 1 / rate)
     members = np.digitize(frequency, BAND_EDGES)[:, None] == np.arange(1, len(BAND_EDGES))
-    bands = power @ members
+    bands = power @ members.astype(power.dtype)
     total = bands.sum(1) + 1e-12
     loud = total > max(total.max() * 10 ** (-25 / 10), min(8 * total.min(), total.max() / 2))
     shape = 10 * np.log10(bands[loud] + 1e-5 * total.max())
