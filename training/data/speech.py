@@ -20,6 +20,7 @@ from training.data.remix import varied
 
 QUIET = (0.35, 0.7)  # s of no speech before and after
 BUZZING = 0.15  # share of utterances into which a buzzer rings
+LENGTHS = 4  # batches are drawn at once, sorted by length, and one of them taken
 
 
 def bank_sentences(count: int, seed: int, words: float = 0.2) -> list[str]:
@@ -36,11 +37,13 @@ class Utterances:
         self.sentences = self.bank.sentences
 
     def __getitem__(self, n: int) -> Batch:
+        """Of sentences of about the same length, so that little is padded."""
         rng = np.random.default_rng([self.seed, n])
-        return self.processor([self.sample(rng) for _ in range(self.batch)])
+        drawn = sorted(rng.choice(self.sentences, LENGTHS * self.batch), key=len)
+        first = rng.integers(LENGTHS) * self.batch
+        return self.processor([self.sample(str(sentence), rng) for sentence in drawn[first : first + self.batch]])
 
-    def sample(self, rng: np.random.Generator) -> dict:
-        sentence = str(rng.choice(self.sentences))
+    def sample(self, sentence: str, rng: np.random.Generator) -> dict:
         sound = in_a_room(varied(self.bank.draw(sentence, rng), rng), self.processor.spec.microphones, rng)
         return {TASK: sentence, "utterance": cut(sound)}
 
