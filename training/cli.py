@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, Callable, Mapping, Sequence
 
@@ -97,6 +98,7 @@ def collect(cfg: Mapping[str, Any]) -> int:
 
 
 def train(cfg: Mapping[str, Any]) -> int:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # its threads do not spin on the cores that the data's loaders need
     from training.stages import train as run
 
     print(f"weights: {run(cfg)}")
