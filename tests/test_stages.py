@@ -198,7 +198,7 @@ def test_an_unknown_stage_is_named():
 def test_synthesisers_that_are_missing_or_never_trained_on_are_named_at_once(monkeypatch):
     cfg = {"stage": {"kind": "hearing", "batch": 8, "voices": {"espeak": 1, "flite": 1}}, "processes": 1, "threads": 1,
            "init": "pocket"}
-    with pytest.raises(TrainError, match="voices of flite: allowed are espeak, pico, festival"):
+    with pytest.raises(TrainError, match="voices of flite: allowed are espeak, pico, festival, piper, hibari"):
         train(cfg)
     monkeypatch.setattr("training.stages.available_engines", lambda: ("espeak",))
     cfg["stage"]["voices"] = {"espeak": 1, "pico": 2, "festival": 0}

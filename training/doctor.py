@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Callable, Iterator, NamedTuple
 
 SPACE = 5  # GB that a training run with its demonstrations wants
+LEARN = ", for stage=hearing"
+SYNTHESISERS = (("espeak", "en-us", ""), ("flite", "slt", ", for the split new_voices"), ("pico", "en-US", LEARN),
+                ("festival", "ked_diphone", LEARN), ("piper", "joe", LEARN), ("hibari", "heart", LEARN))
 
 
 class Finding(NamedTuple):
@@ -36,18 +39,18 @@ def main(disk: str = ".") -> int:
 
 
 def examine(disk: str) -> Iterator[Finding]:
-    checks = (python, packages, threads, bf16, gpu, cplusplus, decision, physics, rendering, espeak, flite, pico, festival,
-              sounds, films, viewer)
-    yield from map(attempt, checks)
+    yield from map(attempt, (python, packages, threads, bf16, gpu, cplusplus, decision, physics, rendering))
+    yield from (attempt(synthesiser, *about) for about in SYNTHESISERS)
+    yield from map(attempt, (sounds, films, viewer))
     yield space(disk)
 
 
-def attempt(check: Callable[[], Finding]) -> Finding:
+def attempt(check: Callable[..., Finding], *about: str) -> Finding:
     """A check that dies is a finding, too."""
     try:
-        return check()
+        return check(*about)
     except Exception as error:  # noqa: BLE001 libraries that are half there fail in every way
-        return Finding(check.__name__, False, f"{type(error).__name__}: {error}", "reinstall: make setup")
+        return Finding((*about, check.__name__)[0], False, f"{type(error).__name__}: {error}", "reinstall: make setup")
 
 
 def line(finding: Finding) -> str:
@@ -153,27 +156,11 @@ def rendering() -> Finding:
                    "apt-get install libegl1 libgl1-mesa-dri libosmesa6, or set MUJOCO_GL to egl, osmesa or glfw")
 
 
-def espeak() -> Finding:
-    return synthesiser("espeak", "en-us", "pip install espeakng-loader", needed=True)
-
-
-def flite() -> Finding:
-    return synthesiser("flite", "slt", "apt-get install flite, for the split new_voices", needed=False)
-
-
-def pico() -> Finding:
-    return synthesiser("pico", "en-US", "pip install ttspico, for stage=hearing", needed=False)
-
-
-def festival() -> Finding:
-    return synthesiser("festival", "ked_diphone", "apt-get install festival festvox-kdlpc16k, for stage=hearing",
-                       needed=False)
-
-
-def synthesiser(engine: str, name: str, remedy: str, needed: bool) -> Finding:
+def synthesiser(engine: str, name: str, what_for: str) -> Finding:
     from envs.tabletop.sound import SAMPLE_RATE
-    from envs.tabletop.voices import Voice, available_engines, speak
+    from envs.tabletop.voices import ENGINES, Voice, available_engines, speak
 
+    remedy, needed = f"{ENGINES[engine]}{what_for}", not what_for
     if engine not in available_engines():
         return Finding(engine, False, "not found", remedy, needed)
     try:

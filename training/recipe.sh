@@ -3,8 +3,8 @@
 #
 #   sh training/recipe.sh [FOLDER [SEED]]      # outputs/pocket and 0; SOMA=COMMAND where soma is elsewhere
 #
-# Run again, it goes on where it was interrupted. The voices of pico and festival need ttspico (pip) and festival with
-# festvox-kdlpc16k (apt-get); torch.compile needs g++.
+# Run again, it goes on where it was interrupted. The voices need pip install -e '.[voices]' and apt-get install festival
+# festvox-kdlpc16k; torch.compile needs g++.
 set -e
 OUT=${1:-outputs/pocket} SEED=${2:-0} SOMA=${SOMA:-.venv/bin/soma}
 

