@@ -27,7 +27,7 @@ DEEP = 1000.0  # Hz
 # of speech_score: for (change, deep, attack, flux), and the constant. Fitted to simulated speech (voices for training
 # only), knocks, rattles, buzzers and beeps; the constant is moved by 1 in favour of speech
 WEIGHTS, CONSTANT = np.array([1.75, 7.3, -2.65, -1.25]), -10.3
-STILL = 1.7  # dB of flux: tones, even one after the other, hold still from frame to frame (below 1.3), speech not (above 2.2)
+STILL = 1.5  # dB of flux: tones, even one after the other, hold still from frame to frame (below 1.3), speech not (99% above 1.5)
 
 
 @dataclass(frozen=True)
