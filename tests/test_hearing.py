@@ -41,6 +41,13 @@ def test_an_utterance_is_found_whole(seed):
     assert any(np.array_equal(found.waveform, c) for c in sound[first : first + len(found.waveform)].T)
 
 
+@pytest.mark.parametrize("name, speed", (("en-us+f2", 130), ("en-us+linda", 150), ("en-us+steph", 160)))
+def test_a_slow_high_voice_is_no_tone(name, speed):
+    wave = speak("go above the orange bowl", Voice("espeak", name, speed, range=30))
+    sound = heard(1, 1.5 + len(wave) / SAMPLE_RATE, 40.0, voice=(0.5, MOUTH, wave))
+    assert len(UtteranceDetector(SAMPLE_RATE).push(sound, 0.0)) == 1
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 5), st.lists(st.integers(30, 7000), min_size=1, max_size=12))
 def test_any_block_sizes_give_the_same(seed, sizes):
