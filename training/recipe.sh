@@ -4,7 +4,7 @@
 #   sh training/recipe.sh [FOLDER [SEED]]      # outputs/pocket and 0; SOMA=COMMAND where soma is elsewhere
 #
 # Run again, it goes on where it was interrupted. The voices need pip install -e '.[voices]' and apt-get install festival
-# festvox-kdlpc16k; torch.compile needs g++.
+# festvox-kdlpc16k.
 set -e
 OUT=${1:-outputs/pocket} SEED=${2:-0} SOMA=${SOMA:-.venv/bin/soma}
 
@@ -21,7 +21,7 @@ $SOMA collect tasks=start_on_beep beginning=60 instruct=text seed=900000 perturb
 $SOMA collect tasks=push beginning=24 instruct=text seed=800000 perturb=0.1 episodes=300 out="$OUT/pushing"
 
 $SOMA train stage=dagger seed="$SEED" processes=2 "stage.shares=[57,17,15,6,5]" \
-    "stage.tasks=[$ALL,$HARD,press_buzzer,start_on_beep]" stage.schedule.compile=true out="$OUT/train-$SEED" \
+    "stage.tasks=[$ALL,$HARD,press_buzzer,start_on_beep]" out="$OUT/train-$SEED" \
     data="$OUT/demos,$OUT/beginnings,$OUT/ringing,$OUT/waiting,$OUT/pushing"
 $SOMA train stage=hearing seed="$SEED" init="$OUT/train-$SEED/weights" data="$OUT/voices-$SEED" out="$OUT/hearing-$SEED"
 $SOMA export weights="$OUT/hearing-$SEED/weights" out="$OUT/weights-$SEED"
