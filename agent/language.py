@@ -1,4 +1,4 @@
-"""From a recogniser's frames to words: prefix beam search with a trigram of what is said to robots."""
+"""From a recogniser's frames to words: prefix beam search with n-grams of what is said to robots."""
 
 from __future__ import annotations
 
@@ -10,66 +10,70 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-BLANK = 0  # the CTC blank is the tokenizer's padding token; in the trigram it stands for both ends of a sentence
-MOST = 32768  # triples of tokens that are remembered
+BLANK = 0  # the CTC blank is the tokenizer's padding token; in the n-grams it stands for both ends of a sentence
+SHORT, LONG = 3, 6  # tokens in a row that are looked at
+TRUST = 0.75  # in the long rows: they hold the form of a sentence together, but a new form breaks them
+MOST = 49152  # long rows that are remembered
 PRIOR = 5.0  # occurrences that what is known from one token less is worth
-WEIGHT, BONUS = 0.5, 1.5  # of the trigram, and for each token: chosen on training voices, distorted as in training
+WEIGHT, BONUS = 0.5, 1.5  # of the n-grams, and for each token: chosen on training voices, distorted as in training
 SURELY = math.log(0.999)  # of BLANK in a frame
 BEAM, BRANCHES = 12, 12  # prefixes that are kept, and tokens that each is tried with
+NOTHING = (BLANK,) * (LONG - 1)  # before a sentence
 
 
-class Trigram(nn.Module):
-    """Which token follows which two, as counts of fixed room, so that any vocabulary's fit into a checkpoint.
+class NGrams(nn.Module):
+    """Which token follows those before it, as counts of fixed room, so that any vocabulary's fit into a checkpoint.
 
     P(c | a b) = (n(a b c) + PRIOR P(c | b)) / (n(a b) + PRIOR), with P(c | b) from n(b c) and P(c) likewise, as under
-    hierarchical Dirichlet priors (MacKay & Peto 1995).
+    hierarchical Dirichlet priors (MacKay & Peto 1995), and so on to LONG tokens; of what SHORT and LONG ones tell a mixture
+    (Jelinek & Mercer 1980).
     """
 
     def __init__(self, vocabulary: int):
         super().__init__()
         self.vocabulary = vocabulary
-        self.register_buffer("triples", torch.zeros(MOST, 4, dtype=torch.int32))  # (a, b, c, n), the most frequent first
+        self.register_buffer("rows", torch.zeros(MOST, LONG + 1, dtype=torch.int32))  # tokens and n, the most frequent first
         self._forget()
 
     def fit(self, sentences: Iterable[Sequence[int]]) -> None:
-        """Count the tokens of sentences with the two before each; two BLANKs stand before, and one behind."""
-        padded = ((BLANK, BLANK, *ids, BLANK) for ids in sentences)
-        counts = Counter(triple for ids in padded for triple in zip(ids, ids[1:], ids[2:]))
-        rows = torch.tensor([(*triple, n) for triple, n in counts.most_common(MOST)], dtype=torch.int32)
-        self.triples.zero_()
-        self.triples[: len(rows)] = rows
+        """Count the tokens of sentences with those before each; BLANKs stand before, and one behind."""
+        padded = ([*NOTHING, *ids, BLANK] for ids in sentences)
+        counts = Counter(row for ids in padded for row in zip(*(ids[i:] for i in range(LONG))))
+        rows = torch.tensor([(*row, n) for row, n in counts.most_common(MOST)], dtype=torch.int32)
+        self.rows.zero_()
+        self.rows[: len(rows)] = rows
         self._forget()
 
     def score(self, before: Sequence[int], token: int) -> float:
-        """Natural logarithm of P(token | the last two of before); 0 as long as nothing was counted."""
-        key = (*(BLANK, BLANK, *before[-2:])[-2:], token)
+        """Natural logarithm of P(token | those before it); 0 as long as nothing was counted."""
+        key = (*NOTHING[len(before):], *before[-len(NOTHING):], token)
         if key not in self._scores:
-            self._scores[key] = self._score(*key)
+            self._scores[key] = self._score(key)
         return self._scores[key]
 
-    def _score(self, a: int, b: int, c: int) -> float:
+    def _score(self, row: tuple[int, ...]) -> float:
         found, after = self.counts
         if not found:
             return 0.0
-        p = (found[(c,)] + 0.5) / (after[()] + 0.5 * self.vocabulary)
-        for known in ((b,), (a, b)):
-            p = (found[(*known, c)] + PRIOR * p) / (after[known] + PRIOR)
-        return math.log(p)
+        chances = [(found[row[-1:]] + 0.5) / (after[()] + 0.5 * self.vocabulary)]  # by one token, by two, ...
+        for start in reversed(range(len(NOTHING))):
+            chances.append((found.get(row[start:], 0) + PRIOR * chances[-1]) / (after.get(row[start:-1], 0) + PRIOR))
+        return math.log(TRUST * chances[-1] + (1 - TRUST) * chances[SHORT - 1])
 
     @property
     def counts(self) -> tuple[Counter, Counter]:
-        """Of one to three tokens in a row; of all that follows none, one and two tokens."""
+        """Of one to LONG tokens in a row; of all that follows none, one and more tokens."""
         if self._counts is None:
             self._counts = found, after = Counter(), Counter()
-            for *triple, n in self.triples[self.triples[:, 3] > 0].tolist():
-                for i in range(3):
-                    found[tuple(triple[i:])] += n
-                    after[tuple(triple[i:-1])] += n
+            for *row, n in self.rows[self.rows[:, -1] > 0].tolist():
+                for i in range(LONG):
+                    found[tuple(row[i:])] += n
+                    after[tuple(row[i:-1])] += n
         return self._counts
 
     def _forget(self) -> None:
         self._counts: tuple[Counter, Counter] | None = None
-        self._scores: dict[tuple[int, int, int], float] = {}
+        self._scores: dict[tuple[int, ...], float] = {}
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         super()._load_from_state_dict(*args, **kwargs)
@@ -77,7 +81,7 @@ class Trigram(nn.Module):
 
     def search(self, log_probs: Tensor) -> tuple[list[int], float]:
         """The tokens of an utterance, given log-probabilities (T, V) of a recogniser trained by connectionist temporal
-        classification: prefix beam search (Hannun et al. 2014), each token weighed by the trigram. And how sure they are: their
+        classification: prefix beam search (Hannun et al. 2014), each token weighed by the n-grams. And how sure they are: their
         share of the probability of all that the beam holds at the end."""
         frames = collapsed(log_probs.double().cpu().numpy())
         beam = {(): (0.0, -math.inf, 0.0)}  # prefix: log-probability ending in BLANK, in its last token; of its words

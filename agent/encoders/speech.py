@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from agent.attention import attention
 from agent.encoders.audio import WINDOW, Features, scaled_bands
-from agent.language import Trigram
+from agent.language import NGrams
 from agent.pretrained import load
 from agent.projectors import head_count
 
@@ -31,7 +31,7 @@ class SpeechEncoder(nn.Module):
             nn.Conv1d(width, width, 5, stride=2, padding=2), nn.SiLU(),
         )
         self.layers = nn.ModuleList(ConvAttention(width) for _ in range(depth))
-        self.head, self.language = nn.Linear(width, vocabulary), Trigram(vocabulary)
+        self.head, self.language = nn.Linear(width, vocabulary), NGrams(vocabulary)
 
     def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         wave = nn.functional.pad(wave, (0, WINDOW))
@@ -143,7 +143,7 @@ class WhisperSpeech(nn.Module):
             raise ValueError(f"{path} hears at {self.extract.sampling_rate} Hz, the robot at {sample_rate} Hz")
         self.encoder = load(AutoModel, path).get_encoder()
         self.encoder.requires_grad_(train)
-        self.head, self.language = nn.Linear(self.encoder.config.d_model, vocabulary), Trigram(vocabulary)
+        self.head, self.language = nn.Linear(self.encoder.config.d_model, vocabulary), NGrams(vocabulary)
 
     def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         cut = [row[: int(n)].cpu().numpy() for row, n in zip(wave, lengths)]
