@@ -10,10 +10,10 @@ from collections.abc import Callable
 import torch
 
 from agent.perception import Senses, Stale
-from agent.spec import AUDIO, IMAGES, STATE, TIME
+from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME
 from policies.mmllm import MMLLMPolicy
 from ros_nodes import convert
-from ros_nodes.arguments import ArgumentError, Parameter, known, run
+from ros_nodes.arguments import ArgumentError, Parameter, device_of, known, run
 from ros_nodes.bodies import BODIES, Arm, Base
 from ros_nodes.interfaces import message
 from ros_nodes.lifecycle import ACTIVE, Lifecycle
@@ -336,27 +336,33 @@ class AgentNode:
 
     def decide(self, now: float, measured):
         obs = self.senses.observation(now)
+        if self.hear_first(obs) and not self.lockstep:
+            self.body.send(self.body.go_on(measured))  # to recognise words takes as long as to decide: alive in between
         chunk = self.policy.act(obs)
         if not self.lockstep:
             self.senses.busy = now, self.node.now()
         self.decided = obs[TIME]
-        if self.policy.spoken != self.spoken:
-            self.spoken = self.policy.spoken
-            self.heard(message(STRING)(self.spoken))
-            self.node.log(f"heard: {self.spoken}")
-            self.understood(self.spoken)
-            if self.spoken not in ("", self.text):
-                self.listen_to_the_last()
         if self.body.aims:
             self.goal(convert.to_point(self.policy.aim.point, obs[TIME], self.base))
         return self.body.follow(chunk, obs, measured)
 
-    def listen_to_the_last(self) -> None:
-        """What is said counts from now on, not what was written before."""
-        if self.text:
-            self.task.interrupted("another instruction was spoken")
-        self.text = ""
-        self.senses.instruct("")
+    def hear_first(self, obs: dict) -> bool:
+        """Take the sound out of an observation; whether other words were spoken in it, which count at once."""
+        if AUDIO in obs:
+            self.policy.hear(obs[AUDIO], obs[TIME], obs[STATE])
+            obs[AUDIO] = obs[AUDIO][:0]
+        if self.policy.spoken == self.spoken:
+            return False
+        self.spoken = self.policy.spoken
+        self.heard(message(STRING)(self.spoken))
+        self.node.log(f"heard: {self.spoken}")
+        self.understood(self.spoken)
+        if self.spoken not in ("", self.text):  # what was written before counts no more
+            if self.text:
+                self.task.interrupted("another instruction was spoken")
+            self.text = obs[TASK] = ""
+            self.senses.instruct("")
+        return True
 
     def understood(self, words: str) -> None:
         if words:
@@ -383,13 +389,6 @@ class AgentNode:
     def report(self) -> None:
         self.look()
         self.trouble.report()
-
-
-def device_of(name: str) -> str:
-    """A device of PyTorch. Raises ArgumentError for one that is not there."""
-    found = [f"cuda:{n}" for n in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    there = ["cpu", *(["cuda"] if found else []), *found]
-    return known(f"parameter device (PyTorch {torch.__version__})", name, dict(zip(there, there)))
 
 
 def main() -> int:

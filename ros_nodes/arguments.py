@@ -61,6 +61,15 @@ def known(what: str, name: str, table: Mapping[str, Any]) -> Any:
     return table[name]
 
 
+def device_of(name: str) -> str:
+    """A device of PyTorch. Raises ArgumentError for one that is not there."""
+    import torch
+
+    found = [f"cuda:{n}" for n in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    there = ["cpu", *(["cuda"] if found else []), *found]
+    return known(f"parameter device (PyTorch {torch.__version__})", name, dict(zip(there, there)))
+
+
 class Arguments(NamedTuple):
     """name: of the node, "" for its own. files: of parameters."""
 

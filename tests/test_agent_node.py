@@ -143,8 +143,8 @@ def test_what_is_said_last_counts_however_it_is_said(policy, monkeypatch):
     assert robot.sense(10) and robot.agent.senses.text == "pick up the red cube"
     heard.append("pick up the red cube")  # the same words, aloud, are no other instruction
     assert robot.sense(20) and robot.agent.senses.text == "pick up the red cube"
-    heard.append("press the red button")
-    assert "plan" in robot.sense(30) and robot.agent.senses.text == robot.agent.text == ""
+    heard.append("press the red button")  # one sign of life more: between recognising and deciding
+    assert "plan" in (said := robot.sense(30)) and len(said) == 31 and robot.agent.senses.text == robot.agent.text == ""
     assert policy.spoken == "press the red button" == robot.node.sent["agent/heard"][-1].data
     heard.clear()
     robot.node.heard["instruction"](message(STRING)("pick up the green ball"))
