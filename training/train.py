@@ -49,7 +49,7 @@ class Schedule:
     seed: int = 0
     precision: str = "auto"  # auto, bf16, fp32
     workers: int = 1
-    compile: bool = False  # the busiest parts of the model, by torch.compile: minutes at the start, a quarter faster then
+    compile: bool = False  # the busiest parts of the model, by torch.compile: many minutes at the start, faster then
     train: tuple[str, ...] = ("",)  # prefixes of the parameter names that are trained
     weights: Mapping[str, float] = field(default_factory=dict)  # of the named losses; 1 where not given
 
