@@ -27,6 +27,9 @@ class Body:
         self.pairs = [pair for pair in pairs if not self._neighbours(*pair)]
         self._set(home)
         self.pairs = [pair for pair in self.pairs if self.distance(*pair) > clearance]
+        radius = np.where(model.geom_rbound > 0.0, model.geom_rbound, np.inf)  # 0: a plane's
+        self.ends = np.array(self.pairs, int).reshape(-1, 2).T
+        self.reach = radius[self.ends].sum(0) + 2 * clearance  # m between centres from which on nothing can be too close
 
     def __call__(self, q: np.ndarray) -> str:
         """The two parts that are closest at joint angles (J,), if they are closer than the clearance, else ""."""
@@ -36,7 +39,9 @@ class Body:
         """By how much (m) all that may not touch is further apart than the clearance (at most the clearance; below 0
         something is too close), and which two parts are too close, "" for none."""
         self._set(q)
-        gap, pair = min(((self.distance(*pair), pair) for pair in self.pairs), default=(2 * self.clearance, None))
+        one, other = self.data.geom_xpos[self.ends]
+        near = np.flatnonzero(np.square(one - other).sum(1) <= self.reach**2).tolist()
+        gap, pair = min(((self.distance(*self.pairs[i]), self.pairs[i]) for i in near), default=(2 * self.clearance, None))
         room = gap - self.clearance
         return room, " and ".join(map(self._part, pair)) if room < 0 else ""
 

@@ -328,8 +328,9 @@ class Supervisor:
         if self.beyond(np.array(ticks)) > max(0.0, self.beyond(self.motion.q)) + 1e-9:
             return "a joint would leave its range"
         tight = min(0.0, self.room(self.motion.q)[0]) if self.room is not None else 0.0
+        away = max(0.0, self.outside(self.motion.q))
         for q in ticks[:: -max(1, round(SAMPLE / self.period))]:
-            if self.limits.workspace is not None and self.leaves(q):
+            if self.outside(q) > away + 1e-9:
                 return "the tool would leave the workspace"
             gap, what = self.room(q) if self.room is not None else (0.0, "")
             if gap < tight - 1e-6:
@@ -340,15 +341,13 @@ class Supervisor:
         """How far the worst of joint angles (..., J) is outside the ranges, rad; below 0 inside."""
         return float(np.maximum(self.limits.q_min - q, q - self.limits.q_max).max())
 
-    def leaves(self, q: np.ndarray) -> bool:
-        """Whether the tool is outside the workspace at `q`, and further than now, so that it may come back in."""
-        low, high = np.array(self.limits.workspace)
-        there, here = (np.maximum(low - x, x - high).max() for x in (fk(self.arm, q)[:3, 3], self.tool))
-        return bool(there > max(0.0, here) + 1e-9)
-
-    @property
-    def tool(self) -> np.ndarray:
-        return fk(self.arm, self.motion.q)[:3, 3]
+    def outside(self, q: np.ndarray) -> float:
+        """How far the tool is outside the workspace at joint angles (J,), m; below 0 inside."""
+        if self.limits.workspace is None:
+            return -np.inf
+        low, high = self.limits.workspace
+        tool = fk(self.arm, q)[:3, 3].tolist()
+        return max(max(least - x, x - most) for least, x, most in zip(low, tool, high))
 
     def stopping(self) -> ruckig.Trajectory:
         """The fastest stop."""

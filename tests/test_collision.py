@@ -54,6 +54,17 @@ def test_nothing_is_touched(depth, what):
     assert len(kinds(commands)) < 5  # no flood of reports while it waits at the boundary
 
 
+def test_what_is_far_apart_is_passed_over_without_a_difference():
+    touches, rng = body(), np.random.default_rng(0)
+    far = 0
+    for q in rng.uniform(PANDA.q_min, PANDA.q_max, (300, 7)):
+        room, _ = touches.closest(q)
+        least = min(touches.distance(*pair) for pair in touches.pairs)
+        assert room == min(least, 2 * touches.clearance) - touches.clearance
+        far += room == touches.clearance
+    assert 30 < far < 270
+
+
 def test_what_touches_already_may_go_away_and_not_deeper():
     """Found with the fingers in the table (somebody led the arm there), it can be driven out, but not further in."""
     touches, start = body(), ik(PANDA, tool_pose(0.5, 0.0, 0.004, 0.0), PANDA.home)
