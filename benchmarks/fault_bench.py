@@ -34,6 +34,7 @@ PERIOD = 0.01  # s between two commands
 ACROSS = 5  # states, of 50 a second
 GAP = 0.2  # s without commands: the supervisor was gone
 IN_TIME = 0.1  # s within which braking has to begin
+NETWORK = "soma"  # and the number of its process: a network namespace
 
 
 @dataclass(frozen=True)
@@ -268,7 +269,7 @@ def bench(folder: Path, apart: bool = False) -> Iterator[Bench]:
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 99 + 100 * apart)
     made = None
-    with network(f"soma{os.getpid() % 10000}") if apart else nullnet() as namespace:
+    with network() if apart else nullnet() as namespace:
         try:
             made = Bench(folder, namespace)
             yield made
@@ -283,26 +284,38 @@ def nullnet() -> Iterator[str]:
 
 
 @contextmanager
-def network(name: str) -> Iterator[str]:
-    """A network namespace `name` that a cable joins to this machine, over which DDS goes."""
-    def ip(*words: str) -> None:
-        subprocess.run(["ip", *words], check=True, capture_output=True)
-
+def network() -> Iterator[str]:
+    """A network namespace, by its name, that a cable joins to this machine, over which DDS goes."""
+    clear()
+    name, subnet = f"{NETWORK}{os.getpid()}", f"10.231.{os.getpid() % 256}"
     ip("netns", "add", name)
     before = os.environ.get("CYCLONEDDS_URI")
     try:
         ip("link", "add", f"{name}a", "type", "veth", "peer", "name", f"{name}b", "netns", name)
-        ip("addr", "add", "10.231.7.1/24", "dev", f"{name}a")
-        ip("-n", name, "addr", "add", "10.231.7.2/24", "dev", f"{name}b")
+        ip("addr", "add", f"{subnet}.1/24", "dev", f"{name}a")
+        ip("-n", name, "addr", "add", f"{subnet}.2/24", "dev", f"{name}b")
         ip("link", "set", f"{name}a", "up")
         ip("-n", name, "link", "set", f"{name}b", "up")
         ip("-n", name, "link", "set", "lo", "up")
         os.environ["CYCLONEDDS_URI"] = (
-            "<CycloneDDS><Domain><General><Interfaces><NetworkInterface address='10.231.7.0'/></Interfaces>"
+            f"<CycloneDDS><Domain><General><Interfaces><NetworkInterface address='{subnet}.0'/></Interfaces>"
             "<AllowMulticast>true</AllowMulticast></General></Domain></CycloneDDS>")
         yield name
     finally:
         os.environ.pop("CYCLONEDDS_URI", None)
         if before is not None:
             os.environ["CYCLONEDDS_URI"] = before
-        subprocess.run(["ip", "netns", "delete", name], check=False)
+        ip("netns", "delete", name)
+
+
+def clear() -> None:
+    """Delete the network namespaces of processes that were killed: an interface left over has addresses of its own, over which
+    DDS may go instead."""
+    for name in ip("netns", "list").split():
+        process = name.removeprefix(NETWORK)
+        if name != process and process.isdigit() and not Path(f"/proc/{process}").exists():
+            ip("netns", "delete", name)
+
+
+def ip(*words: str) -> str:
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout

@@ -1,22 +1,26 @@
 """What the robot does when something breaks, with real processes, judged by what is on the wire (benchmarks/faults.py)."""
 
-import os
-import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 pytest.importorskip("cyclonedds", reason="cyclonedds is not installed: pip install 'soma-agent[ros]'")
 
-from benchmarks.fault_bench import IN_TIME, PERIOD, bench, first_of_stop, worst  # noqa: E402
+from benchmarks.fault_bench import IN_TIME, PERIOD, bench, first_of_stop, ip, network, worst  # noqa: E402
 from benchmarks.faults import FAULTS, PARTITION  # noqa: E402
 from envs.arm import PANDA, JointState  # noqa: E402
 from policies.safety import Limits, Supervisor  # noqa: E402
 
 
 def networks() -> bool:
-    return os.geteuid() == 0 and shutil.which("ip") is not None and os.system("ip netns add soma_try 2>/dev/null && "
-                                                                             "ip netns delete soma_try") == 0
+    try:
+        with network():
+            return True
+    except (OSError, subprocess.CalledProcessError):
+        return False
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -32,6 +36,20 @@ def test_a_fault_breaks_no_limit_is_braked_for_in_time_and_overcome(name, tmp_pa
         if fault.brakes:
             assert trial.braking is not None and trial.braking - trial.noticeable <= IN_TIME
             assert trial.standing is not None and trial.standing < 1.0
+
+
+def test_what_a_killed_bench_left_of_its_network_does_not_stand_in_the_way_of_the_next():
+    if not networks():
+        pytest.skip("network namespaces need root and iproute2")
+    code = "from benchmarks.fault_bench import network\nwith network() as name: print(name, flush=True); input()"
+    killed = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    left = killed.stdout.readline().strip()
+    with network() as name:
+        assert {left, name} <= set(ip("netns", "list").split())  # of a process that lives
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    with network() as name:
+        assert name in ip("netns", "list").split() and left not in ip("netns", "list").split()
 
 
 def commands(stop_at: float, share: float = 1.0) -> list[np.ndarray]:
