@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+Rotation = tuple[Tensor, Tensor] | None  # cosines and sines (B, T, D'), D' <= D; None where positions are not turned
 HIDDEN = -1e4  # score of what is not visible; one who sees nothing looks everywhere
 
 
@@ -21,6 +22,17 @@ def attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None = None) ->
     if visible is not None:
         score = score.masked_fill(~visible, HIDDEN)
     return (score.softmax(-1).to(v.dtype) @ v).transpose(1, 2).flatten(2)
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Rotary positions (Su et al. 2021, halves convention of transformers) on (..., B, H, T, D)."""
+    if rotation is None:
+        return x
+    cos, sin = (part[:, None].to(x.dtype) for part in rotation)
+    turned, kept = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
+    first, second = turned.chunk(2, -1)
+    turned = turned * cos + torch.cat([-second, first], -1) * sin
+    return torch.cat([turned, kept], -1) if kept.shape[-1] else turned
 
 
 class TransformerLayer(nn.TransformerEncoderLayer):

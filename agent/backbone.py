@@ -1,4 +1,5 @@
-"""The language-model backbone: `pocket` (small, trained here) or any local transformers causal LM.
+"""The language-model backbone: `pocket` (small, trained here) or a local transformers causal LM: those with a key and a value
+a head and token, and positions that are learned or turned by halves (Llama, Mistral, Qwen, Gemma, Phi, SmolLM, OLMo, GPT-2, ...).
 
 Legend: B batch, T tokens, width hidden size, L layers, G key-value heads, D head dimension.
 """
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
+from agent.attention import Rotation, rotate
 from agent.pretrained import load
 
 TUNES = ("full", "frozen", "lora")
@@ -86,6 +88,22 @@ class Backbone(nn.Module):
         elif tune == "frozen":
             lm.requires_grad_(False)
         self.lm = lm
+        self.refuse_what_does_not_fit()
+
+    @torch.no_grad()
+    def refuse_what_does_not_fit(self) -> None:
+        """Raises ValueError for an LM whose keys and values cannot be read, or are turned to their positions in another way than
+        those of who attends to them would be."""
+        kind, seen = self._causal_lm.config.model_type, torch.ones(1, 1, 1, dtype=torch.bool)
+        token, places = torch.linspace(-1, 1, self.width).expand(1, 1, -1), [torch.full((1, 1), place) for place in (0, 9)]
+        try:
+            here, there = (self(token, seen, place) for place in places)
+            turned = [rotate(keys, rotation) for keys, rotation in zip(here.keys, self.rotations(places[1]))]
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"{kind} cannot be the backbone: its layers have no keys and values as agent.backbone knows them "
+                             f"({type(error).__name__}: {error})") from error
+        if self.rotates and any((x - y).abs().max() > 1e-3 * y.abs().max() for x, y in zip(turned, there.keys)):
+            raise ValueError(f"{kind} cannot be the backbone: it turns its keys to their positions in another way than by halves")
 
     @property
     def _causal_lm(self) -> PreTrainedModel:
@@ -104,17 +122,26 @@ class Backbone(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         return self._causal_lm.get_output_embeddings()(hidden)
 
-    def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Cosines and sines (B, tokens, D) by which the backbone turns its own queries and keys at `positions`
-        (B, tokens), so that others can attend to its keys; None where it has no rotary positions."""
-        rotary = getattr(self.core, "rotary_emb", None)
-        return None if rotary is None else rotary(self.table, positions)
+    @property
+    def rotates(self) -> bool:
+        """Whether it turns queries and keys to their positions; else it has learned these."""
+        return hasattr(self.core, "rotary_emb")
+
+    def rotations(self, positions: Tensor) -> list[Rotation]:
+        """By which each layer turns its own queries and keys at `positions` (B, tokens), so that others can attend to its
+        keys."""
+        if not self.rotates:
+            return [None] * self.depth
+        rotary = self.core.rotary_emb
+        by_kind = "layer_type" in inspect.signature(rotary.forward).parameters
+        kinds = [(kind,) for kind in self.core.config.layer_types] if by_kind else [()] * self.depth
+        known = {kind: rotary(self.table, positions, *kind) for kind in set(kinds)}
+        return [known[kind] for kind in kinds]
 
     @property
     def longest(self) -> float:
         """Positions that it has learned; infinite where they are turned, not learned."""
-        learned = not hasattr(self.core, "rotary_emb")
-        return getattr(self.core.config, "max_position_embeddings", float("inf")) if learned else float("inf")
+        return float("inf") if self.rotates else getattr(self.core.config, "max_position_embeddings", float("inf"))
 
     def forward(self, embeddings: Tensor, visible: Tensor, positions: Tensor, past: Thought | None = None) -> Thought:
         """embeddings (B, T, width), positions (B, T), visible (B, T, P + T) bool: row sees column, where P tokens were

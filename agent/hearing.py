@@ -22,7 +22,7 @@ ONSET, KEEP = 6.0, 4.0  # dB over the floor
 WINDOW, NEEDED = 6, 5  # frames: an utterance begins where 5 of 6 are over the onset
 PRE_ROLL, POST_ROLL, HANGOVER = 30, 15, 25  # frames
 MARGIN = 10  # frames on either side of the activity that are judged with it
-SHORTEST, LONGEST = 35, 800  # frames between onset and last activity
+SHORTEST, LONGEST = 35, 800  # frames between onset and last activity; what is longer is passed over whole
 DEEP = 1000.0  # Hz
 # of speech_score: for (change, deep, attack, flux), and the constant. Fitted to simulated speech (voices for training
 # only), knocks, rattles, buzzers and beeps; the constant is moved by 1 in favour of speech
@@ -51,11 +51,12 @@ class UtteranceDetector:
         self._active: list[bool] = []  # of the last WINDOW frames
         self._onset = self._last = None  # frames; None between utterances
         self._ended = 0  # frame behind the last utterance
+        self._too_long = False  # what goes on was longer than LONGEST: its end is no utterance of its own
 
     @property
     def active(self) -> bool:
         """Whether an utterance, or what may turn out to be one, has begun and not ended."""
-        return self._onset is not None
+        return self._onset is not None or self._too_long
 
     def push(self, samples: np.ndarray, time: float) -> list[Utterance]:
         """The utterances that have ended; samples (n, C) come directly behind those before, the first one at `time`."""
@@ -90,15 +91,18 @@ class UtteranceDetector:
             self._move_floor(level)
         self._frame += 1
         self._active = [*self._active, level > self._floor + ONSET][-WINDOW:]
-        if self._onset is None:
+        if not self.active:
             if sum(self._active) >= NEEDED:
                 self._onset, self._last = max(self._frame - WINDOW, 0), self._frame
             return None
         if level > self._floor + KEEP:
             self._last = self._frame
-        if self._last - self._onset > LONGEST:
-            self._floor, self._onset, self._active = level, None, []
-        elif self._frame - self._last >= HANGOVER:
+        quiet = self._frame - self._last >= HANGOVER
+        if self._too_long:
+            self._too_long, self._ended = not quiet, self._frame
+        elif self._last - self._onset > LONGEST:
+            self._floor, self._onset, self._active, self._too_long = level, None, [], True
+        elif quiet:
             return self._end()
         return None
 

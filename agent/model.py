@@ -258,7 +258,7 @@ class EmbodiedModel(nn.Module):
         own = torch.arange(1, self.horizon + 1, device=mind.positions.device)
         positions = (mind.positions[:, :, None] + own).flatten(1)
         condition = mind.goal.readout[:, :, 0].flatten(0, 1)[:, None]
-        return Prefix(mind.thought.keys, mind.thought.values, mind.visible, condition, self.backbone.rotation(positions))
+        return Prefix(mind.thought.keys, mind.thought.values, mind.visible, condition, self.backbone.rotations(positions))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Every loss that the batch has targets for, by name."""

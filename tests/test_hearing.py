@@ -107,6 +107,17 @@ def test_after_a_steady_hum_begins_speech_is_still_found():
     assert [u for u in found if u.start < 12.06 and u.end > 12.0 + len(wave) / SAMPLE_RATE - 0.1]
 
 
+@pytest.mark.parametrize("speed", (140, 170))
+def test_the_end_of_what_is_too_long_is_no_utterance_of_its_own(speed):
+    """A sentence that outlasts LONGEST, after which an agent that took its end would press the button."""
+    long = speak("please go to the table and take whatever you find there and be careful with everything else and take your time "
+                 "with it and do not under any circumstances press the green button", Voice("espeak", "en-us+m3", speed))
+    wave, after = voice_of(1), 2.0 + len(long) / SAMPLE_RATE
+    sound = heard(4, after + len(wave) / SAMPLE_RATE + 1.0, long=(0.5, MOUTH, long), short=(after, MOUTH, wave))
+    (found,) = UtteranceDetector(SAMPLE_RATE).push(sound, 0.0)
+    assert len(long) > 8 * SAMPLE_RATE and after - 0.4 < found.start < after + 0.06
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2), st.integers(1000, 6000), st.integers(1, 10000), st.integers(0, 3))
 def test_a_gap_in_the_stream_before_speech_does_not_deafen(seed, at, length, more):

@@ -26,6 +26,8 @@ LMS = {
     "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(num_key_value_heads=2, **LANGUAGE)),
     "qwen2": lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(num_key_value_heads=2, **LANGUAGE)),
     "gemma": lambda: hf.GemmaForCausalLM(hf.GemmaConfig(num_key_value_heads=1, head_dim=8, **LANGUAGE)),
+    "gemma3": lambda: hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(num_key_value_heads=1, head_dim=8, layer_types=[
+        "sliding_attention", "full_attention"], **LANGUAGE)),  # positions are turned otherwise in each kind of layer
     "opt": lambda: hf.OPTForCausalLM(hf.OPTConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2, ffn_dim=48,
                                                   num_attention_heads=4, word_embed_proj_dim=32, max_position_embeddings=128)),
 }
@@ -49,6 +51,19 @@ def saved_vision(name, folder):
     VISION[name]().save_pretrained(folder)
     hf.CLIPImageProcessor(image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.3, 0.4]).save_pretrained(folder)
     return str(folder)
+
+
+REFUSED = {
+    "by halves": lambda: hf.CohereForCausalLM(hf.CohereConfig(num_key_value_heads=2, **LANGUAGE)),
+    "by halves.*": lambda: hf.GlmForCausalLM(hf.GlmConfig(num_key_value_heads=2, head_dim=8, pad_token_id=0, **LANGUAGE)),
+    "no keys and values": lambda: hf.BloomForCausalLM(hf.BloomConfig(vocab_size=400, hidden_size=32, n_layer=2, n_head=4)),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_a_backbone_whose_keys_nobody_else_could_attend_to_is_refused(why):
+    with pytest.raises(ValueError, match=why):
+        Backbone(400, lambda vocabulary: REFUSED[why](), mask="causal")
 
 
 @pytest.mark.parametrize("name", LMS)

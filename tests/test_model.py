@@ -167,7 +167,7 @@ def prefix_of(groups: int, seed: int = 0) -> Prefix:
     keys = [torch.randn(2, 2, 7, 8, generator=g) for _ in range(2)]
     values = [torch.randn(2, 2, 7, 8, generator=g) for _ in range(2)]
     visible = torch.rand(2, groups, 7, generator=g) > 0.3
-    return Prefix(keys, values, visible, torch.randn(2, groups, 16, generator=g), None)
+    return Prefix(keys, values, visible, torch.randn(2, groups, 16, generator=g), [None] * len(keys))
 
 
 def flow() -> FlowMatching:

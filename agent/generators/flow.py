@@ -15,9 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from agent.attention import attention
-
-Rotation = tuple[Tensor, Tensor] | None  # cosines and sines (B, N H, D), or None for a backbone without rotary positions
+from agent.attention import Rotation, attention, rotate
 
 
 class Prefix(NamedTuple):
@@ -26,8 +24,8 @@ class Prefix(NamedTuple):
     keys: list[Tensor]  # one (B, G, T, D) a layer
     values: list[Tensor]
     visible: Tensor  # (B, N, T) bool
-    condition: Tensor  # (B, N, width): what was thought of each group's decision (agent.grounding)
-    rotation: Rotation  # of the group's H tokens
+    condition: Tensor  # (B, N, width): what was thought of each group's decision (agent.generators.goal)
+    rotations: list[Rotation]  # of the N H tokens, one a layer
 
     def repeat(self, times: int) -> "Prefix":
         """Each group `times` times, neighbours together; keys and values stay as they are."""
@@ -38,8 +36,8 @@ class Prefix(NamedTuple):
         def turn(x):
             return x.unflatten(1, (groups, -1)).repeat_interleave(times, 1).flatten(1, 2)
 
-        rotation = None if self.rotation is None else (turn(self.rotation[0]), turn(self.rotation[1]))
-        return self._replace(visible=self.visible.repeat_interleave(times, 1), rotation=rotation,
+        rotations = [rotation and tuple(map(turn, rotation)) for rotation in self.rotations]
+        return self._replace(visible=self.visible.repeat_interleave(times, 1), rotations=rotations,
                              condition=self.condition.repeat_interleave(times, 1))
 
     def mask(self, horizon: int) -> Tensor:
@@ -48,17 +46,6 @@ class Prefix(NamedTuple):
         group = torch.arange(groups * horizon, device=self.visible.device) // horizon
         own = (group[:, None] == group).expand(len(self.visible), -1, -1)
         return torch.cat([self.visible.repeat_interleave(horizon, 1), own], 2)[:, None]
-
-
-def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Rotary positions (Su et al. 2021, halves convention of transformers) on (..., B, heads, tokens, D)."""
-    if rotation is None:
-        return x
-    cos, sin = (part[:, None].to(x.dtype) for part in rotation)
-    turned, kept = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
-    first, second = turned.chunk(2, -1)
-    turned = turned * cos + torch.cat([-second, first], -1) * sin
-    return torch.cat([turned, kept], -1) if kept.shape[-1] else turned
 
 
 class ExpertLayer(nn.Module):
@@ -76,7 +63,7 @@ class ExpertLayer(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: Tensor, modulation: Tensor, keys: Tensor, values: Tensor, mask: Tensor, rotation) -> Tensor:
+    def forward(self, x: Tensor, modulation: Tensor, keys: Tensor, values: Tensor, mask: Tensor, rotation: Rotation) -> Tensor:
         """x (B, N H, W), modulation (B, N, 6 W)."""
         modulation = modulation.repeat_interleave(x.shape[1] // modulation.shape[1], 1)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, -1)
@@ -85,7 +72,7 @@ class ExpertLayer(nn.Module):
         up, gate = self.gate(self.norms[1](x) * (1 + scale2) + shift2).chunk(2, -1)
         return x + (1 + gate2) * self.down(nn.functional.silu(gate) * up)
 
-    def attend(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor, rotation) -> Tensor:
+    def attend(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor, rotation: Rotation) -> Tensor:
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)
         (q, k), v = rotate(qkv[:2], rotation), qkv[2]
         groups = self.heads // keys.shape[1]
@@ -110,9 +97,9 @@ class Expert(nn.Module):
     def forward(self, tokens: Tensor, modulations: list[Tensor], prefix: Prefix) -> Tensor:
         horizon = tokens.shape[2]
         x, mask = tokens.flatten(1, 2), prefix.mask(horizon)
-        parts = zip(self.layers, modulations, prefix.keys, prefix.values, strict=True)
-        for layer, modulation, keys, values in parts:
-            x = layer(x, modulation, keys, values, mask, prefix.rotation)
+        parts = zip(self.layers, modulations, prefix.keys, prefix.values, prefix.rotations, strict=True)
+        for layer, modulation, keys, values, rotation in parts:
+            x = layer(x, modulation, keys, values, mask, rotation)
         return self.norm(x).unflatten(1, (-1, horizon))
 
 
