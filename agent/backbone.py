@@ -45,6 +45,8 @@ class Thought(NamedTuple):
 
 def pocket(vocabulary: int, width: int = 160, depth: int = 4, heads: int = 4, feed: int = 416) -> PreTrainedModel:
     """A small Qwen3 (grouped queries, RMS norm, SwiGLU, rotary positions, normed queries and keys), tied embeddings."""
+    if width % (2 * heads):
+        raise ValueError(f"width {width}: a multiple of twice the {heads} heads is needed")
     config = Qwen3Config(vocab_size=vocabulary, hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads,
                          num_key_value_heads=heads, head_dim=width // heads, intermediate_size=feed,
                          tie_word_embeddings=True, pad_token_id=0, max_position_embeddings=4096,

@@ -67,7 +67,7 @@ def new_model(config: Mapping, spec: Spec, tokenizer: PreTrainedTokenizerBase) -
         return make(spec=spec, vocabulary=len(tokenizer))
     except pretrained.PretrainedError:
         raise
-    except ValueError as error:
+    except (AssertionError, TypeError, ValueError) as error:
         raise CheckpointError(f"model: {error}") from error
 
 
@@ -90,8 +90,9 @@ def _stored(name: str, value: torch.Tensor, dtype: torch.dtype | None) -> torch.
 
 def _without_ties(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A tied output embedding is stored once, as the input embedding."""
+    tables = [value for name, value in tensors.items() if name.endswith("embed_tokens.weight")]
     return {name: value for name, value in tensors.items() if not name.endswith("lm_head.weight") or not any(
-        other.endswith("embed_tokens.weight") for other in tensors)}
+        torch.equal(value, table) for table in tables)}
 
 
 def find(name: str | Path) -> Path:

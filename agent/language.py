@@ -17,6 +17,7 @@ MOST = 49152  # long rows that are remembered
 PRIOR = 5.0  # occurrences that what is known from one token less is worth
 WEIGHT, BONUS = 0.5, 1.5  # of the n-grams, and for each token: chosen on training voices, distorted as in training
 SURELY = math.log(0.999)  # of BLANK in a frame
+KNOWN_SCORES = 200_000  # rows whose score is remembered
 BEAM, BRANCHES = 12, 12  # prefixes that are kept, and tokens that each is tried with
 NOTHING = (BLANK,) * (LONG - 1)  # before a sentence
 
@@ -48,6 +49,8 @@ class NGrams(nn.Module):
         """Natural logarithm of P(token | those before it); 0 as long as nothing was counted."""
         key = (*NOTHING[len(before):], *before[-len(NOTHING):], token)
         if key not in self._scores:
+            if len(self._scores) >= KNOWN_SCORES:
+                self._scores.clear()
             self._scores[key] = self._score(key)
         return self._scores[key]
 

@@ -86,6 +86,8 @@ class EmbodiedModel(nn.Module):
                  speech: Callable[..., nn.Module] | None = None,
                  senses: Mapping[str, Callable[..., nn.Module]] | None = None, stamped: bool = False):
         super().__init__()
+        if min(horizon, memory) < 1:
+            raise ValueError(f"horizon {horizon}, memory {memory}: at least 1 each is needed")
         missing = set(spec.cameras) - set(projectors)
         if missing:
             raise ValueError(f"cameras without a projector: {sorted(missing)}; projectors are for {sorted(projectors)}")

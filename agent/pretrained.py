@@ -16,6 +16,7 @@ from transformers import AutoConfig, PreTrainedModel
 FILES = ("config.json", "preprocessor_config.json", "processor_config.json")
 KEPT = "pretrained"  # folder of a checkpoint
 HOLLOW = "weights_are_in_the_checkpoint"  # file that says so
+LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
 class PretrainedError(ValueError):
@@ -30,14 +31,24 @@ def load(kind: type, path: str) -> PreTrainedModel:
                               "*.safetensors); nothing is downloaded")
     try:
         if (Path(path) / HOLLOW).is_file():
-            return kind.from_config(AutoConfig.from_pretrained(path, local_files_only=True), dtype=torch.float32)
-        return kind.from_pretrained(path, local_files_only=True, use_safetensors=True, dtype=torch.float32)
-    except OSError as error:
+            return kind.from_config(AutoConfig.from_pretrained(path, **LOCAL), dtype=torch.float32, trust_remote_code=False)
+        return kind.from_pretrained(path, use_safetensors=True, dtype=torch.float32, **LOCAL)
+    except (OSError, ValueError) as error:
+        raise PretrainedError(f"{path}: {error}") from error
+
+
+def preprocessor(kind: type, path: str) -> Any:
+    """What makes a model's input, of a transformers class (`AutoImageProcessor` and the like), from the model's folder. Raises
+    PretrainedError."""
+    try:
+        return kind.from_pretrained(path, **LOCAL)
+    except (OSError, ValueError) as error:
         raise PretrainedError(f"{path}: {error}") from error
 
 
 def keep(config: Any, folder: Path, name: str = "") -> Any:
-    """A model config whose paths are those of copies, without weights, in a checkpoint's folder."""
+    """A model config whose paths are those of copies, without weights, in a checkpoint's folder. Raises PretrainedError where
+    there is nothing to copy any more."""
     if isinstance(config, Mapping):
         kept = {key: keep(value, folder, f"{name}.{key}".strip(".")) for key, value in config.items()}
         if "_target_" in config and "path" in config:
@@ -48,6 +59,8 @@ def keep(config: Any, folder: Path, name: str = "") -> Any:
 
 def _copied(source: Path, folder: Path, name: str) -> str:
     copy = folder / KEPT / name
+    if not (source / "config.json").is_file() and not (copy / "config.json").is_file():
+        raise PretrainedError(f"{source} has no config.json any more: put the folder back, its config belongs to the checkpoint")
     if source.resolve() != copy.resolve():
         copy.mkdir(parents=True, exist_ok=True)
         for file in (source / known for known in FILES if (source / known).is_file()):

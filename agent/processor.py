@@ -37,7 +37,7 @@ from agent.spec import ACTION, AUDIO, IMAGES, SENSE, STATE, TASK, TIME, Spec, Sp
 from agent.tokenizer import encode
 
 OBJECTS = "annotation.objects"
-MAX_TEXT = 48
+MAX_TEXT = 48  # tokens of an instruction that are read
 KNOWN_TEXTS = 10_000  # whose tokens are remembered
 MENTIONS = 4  # things named in an instruction at most
 
@@ -119,7 +119,12 @@ class Processor:
             self._known_ids[text] = encode(self.tokenizer, text)
         return self._known_ids[text]
 
+    def is_too_long(self, text: str) -> bool:
+        """Whether the end of a text is not read."""
+        return len(self.ids(text)) > MAX_TEXT
+
     def text(self, sentences: Sequence[str]) -> Tensor:
+        """(B, L), at most MAX_TEXT tokens of each."""
         ids = [self.ids(s)[:MAX_TEXT] for s in sentences]
         out = torch.zeros(len(ids), max(map(len, ids), default=0), dtype=torch.int64)
         for row, one in zip(out, ids):

@@ -64,6 +64,9 @@ class ActionSpec:
             raise SpecError(f"action kind {self.kind!r}: allowed are ee_delta, joint_position, native")
         if not len(self.names) == len(self.low) == len(self.high):
             raise SpecError(f"{len(self.names)} action names, {len(self.low)} low and {len(self.high)} high bounds")
+        if self.kind == "ee_delta" and not (self.size == len(_TOOL) and len(self.scale) == len(_TOOL) - 1):
+            raise SpecError(f"ee_delta actions {self.names} with scale {self.scale}: {', '.join(_TOOL)} and a scale for each but "
+                            "the last are needed")
         for key, i in (("frames", 0), ("units", 1)):
             given = getattr(self, key) or tuple(_meaning(self.kind, name)[i] for name in self.names)
             if len(given) != self.size:
@@ -97,6 +100,8 @@ class Spec:
             _check_array(obs, AUDIO, (None, len(self.microphones)), np.float32)
         for name, channels in self.senses.items():
             _check_array(obs, SENSE + name, (len(channels),), np.float32)
+        if np.ndim(obs.get(TIME)) or obs.get(TIME) is None or not np.isfinite(obs[TIME]):
+            raise SpecError(f"{TIME}: a finite number of seconds is needed, got {obs.get(TIME)}")
         if not isinstance(obs.get(TASK), str):
             raise SpecError(f"{TASK}: a str is needed, got {type(obs.get(TASK)).__name__}")
 
@@ -113,8 +118,7 @@ class Spec:
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> "Spec":
-        known = {f.name: _tuples(d[f.name]) for f in fields(cls) if f.name in d}
-        return cls(**known | {"action": ActionSpec(**known["action"])})
+        return cls(**_known(cls, d) | {"action": ActionSpec(**_known(ActionSpec, d["action"]))})
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,10 @@ def _check_array(obs: Mapping[str, Any], key: str, shape: tuple, dtype) -> None:
         raise SpecError(f"{key}: {np.dtype(dtype)} {shape} is needed, got {got}")
     if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
         raise SpecError(f"{key}: holds NaN or infinite values")
+
+
+def _known(kind: type, d: Mapping[str, Any]) -> dict[str, Any]:
+    return {f.name: _tuples(d[f.name]) for f in fields(kind) if f.name in d}
 
 
 def _tuples(value):

@@ -7,6 +7,8 @@ from typing import Iterable
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from agent.pretrained import LOCAL
+
 MAX_MERGES = 2000
 FILES = ("tokenizer*", "vocab.*", "*.model")
 SPECIAL = ["<pad>", "<end>", "<act>", "<image>", "<audio>", "<state>"]
@@ -37,7 +39,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     makes an empty one of a model's config)."""
     if not any(file for pattern in FILES for file in Path(path).glob(pattern)):
         raise FileNotFoundError(f"no tokenizer in {path}: files like {', '.join(FILES)} are needed")
-    return AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+    return AutoTokenizer.from_pretrained(str(path), **LOCAL)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

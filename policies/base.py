@@ -62,6 +62,7 @@ def rollout(env: gym.Env, policy: Policy, seed: int, *, options: dict | None = N
     obs, info = env.reset(seed=seed, options=options)
     world = env.unwrapped
     policy.reset(policy_spec(world), seed)
+    hz = world.robot_spec.control_hz
     player, ears = player_for(world, blend, safety), Ears()
     episode = Episode(False, 0.0, 0.0, str(info.get("instruction", "")))
     waiting: list[tuple[int, Chunk]] = []
@@ -75,7 +76,8 @@ def rollout(env: gym.Env, policy: Policy, seed: int, *, options: dict | None = N
             chunk, taken = decide(policy, ears.take(seen))
             episode.latencies.append(taken)
             waiting.append((step + delay_steps, chunk))
-            next_decision = step + max(1, min(decide_every, len(chunk.actions) - delay_steps))
+            lasts = int(len(chunk.actions) / chunk.hz * hz + 1e-6)  # control steps
+            next_decision = step + max(1, min(decide_every, lasts - delay_steps))
         while waiting and waiting[0][0] <= step:
             player.push(waiting.pop(0)[1], now)
         obs, reward, terminated, truncated, info = env.step(player.action(now))

@@ -14,7 +14,7 @@ from agent import checkpoint
 from agent.hearing import UtteranceDetector
 from agent.model import EmbodiedModel, Recalled
 from agent.perception import SoundMemory
-from agent.processor import Processor
+from agent.processor import MAX_TEXT, Processor
 from agent.spec import AUDIO, IMAGES, SENSE, STATE, TASK, TIME, Chunk, Spec, SpecError
 
 REMEMBERED = 20  # times at which the agent spoke
@@ -50,13 +50,14 @@ class MMLLMPolicy:
         robot senses or does other things than the model learned."""
         require_same(self.model.spec, spec)
         self.random = torch.Generator(self.device).manual_seed(seed)
-        self.detector = UtteranceDetector(spec.sample_rate)
+        self.detector = self.model.speech and UtteranceDetector(spec.sample_rate)
         self.spoken, self.aim = "", None
         self.sound = None
         if self.model.audio is not None:
             self.sound = SoundMemory(self.remember, len(spec.microphones))
 
     def act(self, obs: Mapping[str, Any]) -> Chunk:
+        """Raises SpecError for an observation that the model does not take."""
         self.model.spec.check(obs, any_size=True)  # the processor makes them of the model's
         self.hear(obs.get(AUDIO), float(obs[TIME]), obs[STATE])
         batch = self.batch(obs)
@@ -77,7 +78,7 @@ class MMLLMPolicy:
         far as the model has ears for them."""
         if self.sound is not None:
             self.sound.push(samples, state)
-        if self.model.speech is None:
+        if self.detector is None:
             return
         start = now - len(samples) / self.model.spec.sample_rate
         for utterance in self.detector.push(samples, start):
@@ -107,6 +108,8 @@ class MMLLMPolicy:
 
     def batch(self, obs: Mapping[str, Any]):
         told = obs[TASK] or self.spoken
+        if self.processor.is_too_long(told):
+            raise SpecError(f"{TASK} {told!r}: more than {MAX_TEXT} tokens, of which the end would not be read")
         sample = {TASK: told, STATE: obs[STATE][None], "known": np.array([bool(told)])}
         keys = [IMAGES + name for name in self.model.spec.cameras] + [SENSE + name for name in self.model.senses]
         sample |= {key: obs[key][None] for key in keys}

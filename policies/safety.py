@@ -127,7 +127,7 @@ class Supervisor:
         """What the robot says of itself; its stamp is when it was measured. A state that no joint can have come to since the one
         before is not believed, nor are those after it, until one is where the command is or there is a `release`."""
         self.measured, self.force = measured, force
-        self.leapt = self.deviation > self.limits.drift if self.leapt else self._leaps(measured)
+        self.leapt = not self.deviation <= self.limits.drift if self.leapt else self._leaps(measured)  # NaN ends nothing
         if not self.leapt and np.isfinite(measured.position).all():
             self.believed = measured
 
@@ -200,7 +200,10 @@ class Supervisor:
 
     def release(self, now: float) -> None:
         """The explicit end of an emergency stop, or of not believing the robot's state, which is stood at then; what was
-        proposed before is forgotten."""
+        proposed before is forgotten. There is none as long as the robot's state is not finite."""
+        if self.leapt and not np.isfinite(self.measured.position).all():
+            self._note(now, "refused", f"release: joints at {self.measured.position}")
+            return
         if self.stopped or self.leapt:
             self._note(now, "released", self.stopped or LEAPT)
         if self.leapt:

@@ -12,7 +12,8 @@ from agent.spec import AUDIO, IMAGES, TASK, TIME, Chunk, Spec, SpecError
 
 HELP = "arrows: over the table   W S: up, down   A D: turn   space: gripper   backspace: give up   escape: end"
 SIDE = 384  # pixels a camera
-DEAD = 0.12  # share of a stick's way that counts as its middle
+FULL = 32767  # of a stick's way, as SDL counts
+DEAD = 0.12  # share of it that counts as the middle
 
 
 class GivenUp(Exception):
@@ -24,9 +25,9 @@ class TeleopError(RuntimeError):
 
 
 class TeleopPolicy:
-    """Tool deltas from the keys that are down (at `speed` of the greatest step) and from the first gamepad: left stick
-    over the table, right stick up, down and turning, first button the gripper, second gives up. As the picture of a
-    front camera shows it: up is away from it. `played` is the last action.
+    """Tool deltas from the keys that are down (at `speed` of the greatest step) and from the first gamepad that SDL knows: left
+    stick over the table, right stick up, down and turning, button A (the lower one) the gripper, B gives up. As the picture
+    of a front camera shows it: up is away from it. `played` is the last action.
 
     Paced by the wall clock at the robot's rate. Raises TeleopError; act raises GivenUp, and KeyboardInterrupt when the
     window is closed.
@@ -38,6 +39,7 @@ class TeleopPolicy:
         try:
             os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
             import pygame
+            from pygame._sdl2 import controller
         except ImportError:
             raise TeleopError("policy=teleop needs pygame: pip install 'soma-agent[teleop]'") from None
         self.pygame, self.speed = pygame, speed
@@ -46,7 +48,9 @@ class TeleopPolicy:
             raise TeleopError("policy=teleop needs a display to open its window on")
         self.window, self.clock = None, pygame.time.Clock()
         self.font = pygame.font.Font(None, 22)
-        self.pads = [pygame.joystick.Joystick(i) for i in range(pygame.joystick.get_count())][:1]
+        controller.init()
+        known = [i for i in range(controller.get_count()) if controller.is_controller(i)]
+        self.pad = controller.Controller(known[0]) if known else None
 
     def reset(self, spec: Spec, seed: int) -> None:
         """Raises SpecError for a robot that is not driven by tool deltas."""
@@ -68,12 +72,13 @@ class TeleopPolicy:
         """What happens once: the gripper turns, the episode or everything is given up."""
         pg = self.pygame
         for event in events:
-            key, button = getattr(event, "key", None), getattr(event, "button", None)
-            if event.type == pg.QUIT or (event.type == pg.KEYDOWN and key == pg.K_ESCAPE):
+            key = event.key if event.type == pg.KEYDOWN else None
+            button = event.button if event.type == pg.CONTROLLERBUTTONDOWN else None
+            if event.type == pg.QUIT or key == pg.K_ESCAPE:
                 raise KeyboardInterrupt
-            if (event.type == pg.KEYDOWN and key == pg.K_BACKSPACE) or (event.type == pg.JOYBUTTONDOWN and button == 1):
+            if key == pg.K_BACKSPACE or button == pg.CONTROLLER_BUTTON_B:
                 raise GivenUp
-            if (event.type == pg.KEYDOWN and key == pg.K_SPACE) or (event.type == pg.JOYBUTTONDOWN and button == 0):
+            if key == pg.K_SPACE or button == pg.CONTROLLER_BUTTON_A:
                 self.gripper = -self.gripper
 
     def keys(self) -> np.ndarray:
@@ -84,10 +89,10 @@ class TeleopPolicy:
 
     def sticks(self) -> np.ndarray:
         """The same from the gamepad's sticks; zero without one."""
-        if not self.pads:
+        if self.pad is None:
             return np.zeros(4)
-        pad = self.pads[0]
-        right, down, turn, lower = (pad.get_axis(i) if i < pad.get_numaxes() else 0.0 for i in range(4))
+        axes = (getattr(self.pygame, f"CONTROLLER_AXIS_{name}") for name in ("LEFTX", "LEFTY", "RIGHTX", "RIGHTY"))
+        right, down, turn, lower = (self.pad.get_axis(axis) / FULL for axis in axes)
         tilt = np.array((down, right, -lower, -turn))
         return np.where(np.abs(tilt) > DEAD, tilt, 0.0)
 

@@ -26,7 +26,8 @@ class Mute(Wrapper):
     """Microphones that give silence."""
 
     def act(self, obs: Mapping[str, Any]) -> Chunk:
-        return self.policy.act(dict(obs) | {AUDIO: np.zeros_like(obs[AUDIO])})
+        silent = {AUDIO: np.zeros_like(obs[AUDIO])} if AUDIO in obs else {}
+        return self.policy.act(dict(obs) | silent)
 
 
 class Blind(Wrapper):

@@ -1,5 +1,6 @@
 """Local Hugging Face checkpoints in every place that takes one; small random weights in the hub's own format."""
 
+import json
 import shutil
 
 import numpy as np
@@ -148,6 +149,59 @@ def test_a_checkpoint_is_carried_to_a_machine_without_the_pretrained_folders(tmp
             checkpoint.save(tmp_path / "again", carried, page["model"], processor.tokenizer)
             shutil.rmtree(folder)
     assert not list((tmp_path / "again" / "pretrained").rglob("*.safetensors"))
+
+
+def test_no_code_that_a_checkpoint_brings_is_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # were it to ask
+    saved_lm("qwen2", tmp_path / "lm")
+    saved_vision("siglip", tmp_path / "eye")
+    model, processor, config = with_pretrained(tmp_path / "lm", tmp_path / "eye")
+    checkpoint.save(tmp_path / "it", model, config, processor.tokenizer)
+    eye = tmp_path / "it" / "pretrained" / "vision"
+    theirs = json.loads((eye / "config.json").read_text())
+    theirs |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.EvilConfig", "AutoModel": "evil.Evil"}}
+    (eye / "config.json").write_text(json.dumps(theirs))
+    (eye / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nEvilConfig = Evil = object\n")
+    with pytest.raises(checkpoint.CheckpointError, match="custom code"):
+        checkpoint.load(tmp_path / "it")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_head_of_its_own_is_kept(tmp_path):
+    lm = hf.LlamaForCausalLM(hf.LlamaConfig(num_key_value_heads=2, tie_word_embeddings=False, **LANGUAGE))
+    lm.save_pretrained(tmp_path / "lm")
+    lm = {"_target_": "agent.backbone.pretrained", "path": str(tmp_path / "lm")}
+    backbone = {"_target_": "agent.backbone.Backbone", "lm": lm}
+    model, processor, config = tiny_model(backbone=backbone)
+    checkpoint.save(tmp_path / "it", model, config, processor.tokenizer)
+    hidden = torch.randn(1, 3, 32)
+    torch.testing.assert_close(checkpoint.load(tmp_path / "it")[0].backbone.logits(hidden), model.backbone.logits(hidden))
+
+
+def test_a_pretrained_folder_that_is_gone_is_named_when_a_checkpoint_needs_it(tmp_path):
+    saved_lm("qwen2", tmp_path / "lm")
+    saved_vision("siglip", tmp_path / "eye")
+    model, processor, config = with_pretrained(tmp_path / "lm", tmp_path / "eye")
+    (tmp_path / "eye").rename(tmp_path / "elsewhere")
+    with pytest.raises(PretrainedError, match="eye has no config.json any more"):
+        checkpoint.save(tmp_path / "it", model, config, processor.tokenizer)
+    (tmp_path / "elsewhere").rename(tmp_path / "eye")
+    checkpoint.save(tmp_path / "it", model, config, processor.tokenizer)
+    shutil.rmtree(tmp_path / "eye")
+    checkpoint.save(tmp_path / "it", model, config, processor.tokenizer)  # what it needs is there
+    checkpoint.load(tmp_path / "it")
+
+
+@pytest.mark.parametrize("model, pixels, why", [
+    (lambda: hf.ConvNextModel(hf.ConvNextConfig(hidden_sizes=[8] * 4, depths=[1] * 4, image_size=32)), True, "no hidden_size"),
+    (VISION["siglip"], False, "processor"),
+])
+def test_an_eye_that_cannot_be_one_is_named(tmp_path, model, pixels, why):
+    model().save_pretrained(tmp_path)
+    if pixels:
+        hf.CLIPImageProcessor().save_pretrained(tmp_path)
+    with pytest.raises(PretrainedError, match=why):
+        HuggingFaceVision(str(tmp_path))
 
 
 def test_a_folder_without_weights_is_no_pretrained_model(tmp_path):

@@ -1,7 +1,5 @@
 """The model's mathematics: who sees whom, packing, streaming, sampling, saving."""
 
-import functools
-import json
 
 import numpy as np
 import pytest
@@ -9,16 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import checkpoint
 from agent.generators.flow import FlowMatching, Prefix
 from agent.grounding import KINDS, LayoutHead, SourceHead, cells
 from agent.model import Layout, remembered
 from agent.normalizer import Normalizer
 from agent.processor import Batch
 from agent.projectors import MLP, Linear, PixelShuffle, Resampler, head_count
-from agent.spec import AUDIO, IMAGES, SENSE, STATE, TASK, TIME, Spec, SpecError
+from agent.spec import AUDIO, IMAGES, SENSE, STATE, TASK, TIME
 from agent.tokenizer import encode, train_tokenizer
-from tests.tiny import SENTENCES, tiny_model, tiny_sample, tiny_spec
+from tests.tiny import SENTENCES, tiny_model, tiny_sample
 
 
 def one_decision(sample: dict, k: int) -> dict:
@@ -292,75 +289,6 @@ def test_tokenizer_never_merges_across_words_and_reads_anything():
     ids = encode(tokenizer, SENTENCES[0])
     assert [tokenizer.decode([i]).strip() for i in ids] == SENTENCES[0].split()
     assert encode(tokenizer, "  ") == []
-
-
-def test_checkpoint_round_trip(tmp_path):
-    model, processor, config = tiny_model()
-    model.normalize_state.fit(np.random.default_rng(0).normal(size=(50, 7)))
-    checkpoint.save(tmp_path, model, config, processor.tokenizer)
-    again, processor2, page = checkpoint.load(tmp_path)
-    assert page["model"] == config and again.spec == model.spec
-    batch = processor2([tiny_sample(np.random.default_rng(0), 1)])
-    a, b = (m.act(batch, torch.Generator().manual_seed(0)).actions for m in (model.eval(), again))
-    torch.testing.assert_close(a, b, rtol=0, atol=0)
-    assert not list(tmp_path.rglob("*.bin")) and not list(tmp_path.rglob("*.pt"))
-
-
-@pytest.mark.parametrize("file, content", [("config.json", "{"), ("config.json", "{}"), ("model.safetensors", "cut")])
-def test_a_checkpoint_that_is_damaged_is_named(tmp_path, file, content):
-    model, processor, config = tiny_model()
-    checkpoint.save(tmp_path, model, config, processor.tokenizer)
-    (tmp_path / file).write_text(content)
-    with pytest.raises(checkpoint.CheckpointError, match=str(tmp_path)):
-        checkpoint.load(tmp_path)
-
-
-@pytest.mark.parametrize("key", ["spec", "model", "spec.cameras", "spec.action", "spec.action.kind", "model.image_size",
-                                 "model.vision", "model.backbone"])
-def test_a_checkpoint_whose_config_lacks_something_is_named(tmp_path, key):
-    model, processor, config = tiny_model()
-    checkpoint.save(tmp_path, model, config, processor.tokenizer)
-    page = json.loads((tmp_path / "config.json").read_text())
-    *branches, leaf = key.split(".")
-    del functools.reduce(lambda node, name: node[name], branches, page)[leaf]
-    (tmp_path / "config.json").write_text(json.dumps(page))
-    with pytest.raises(checkpoint.CheckpointError, match=f"(?s){tmp_path}.*{leaf}"):
-        checkpoint.load(tmp_path)
-
-
-@pytest.mark.parametrize("name", sorted(p.name for p in checkpoint.SHIPPED.iterdir()))
-def test_what_ships_can_be_loaded(name):
-    assert checkpoint.load(name)[0].spec.cameras
-
-
-@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "agent.checkpoint.importlib", "torch.nn.Linear"])
-def test_checkpoint_may_only_name_our_own(tmp_path, target):
-    model, processor, config = tiny_model()
-    checkpoint.save(tmp_path, model, config, processor.tokenizer)
-    page = json.loads((tmp_path / "config.json").read_text())
-    page["model"]["proprio"]["_target_"] = target
-    (tmp_path / "config.json").write_text(json.dumps(page))
-    with pytest.raises(checkpoint.CheckpointError, match=target.split(".")[0]):
-        checkpoint.load(tmp_path)
-
-
-def test_missing_checkpoint_names_what_ships():
-    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint at 'nowhere'"):
-        checkpoint.load("nowhere")
-
-
-def test_spec_round_trip_and_check():
-    spec = tiny_spec()
-    assert Spec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
-    good = spec.blank("go on")
-    assert set(good) == {IMAGES + "front", IMAGES + "wrist", AUDIO, STATE, TASK, TIME, SENSE + "force"}
-    spec.check(good)
-    assert Spec.from_dict(spec.to_dict() | {"of_another_version": 1}) == spec
-    for key, bad in ((SENSE + "force", np.zeros(2, np.float32)), (STATE, np.zeros(6, np.float32)),
-                     (STATE, np.full(7, np.nan, np.float32)), (TASK, 3),
-                     (AUDIO, np.zeros((10, 1), np.float32)), (IMAGES + "front", np.zeros((32, 32, 3), np.float32))):
-        with pytest.raises(SpecError, match=key.replace(".", r"\.")):
-            spec.check(good | {key: bad})
 
 
 def test_losses_are_named_and_finite():

@@ -1,5 +1,7 @@
 """Rollouts on the real tabletop: chunks are played by time, late ones lose what has passed, policies cannot peek."""
 
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -225,6 +227,17 @@ def test_rollout_decides_delays_and_plays_by_time(horizon, decide_every, delay, 
     assert policy.decided == decided and len(episode.latencies) == len(decided)
     np.testing.assert_allclose(env.taken, taken, atol=1e-6)
     assert episode.success and not episode.terminated and episode.reward == 3.5
+
+
+def test_a_chunk_of_another_rate_is_played_by_time_and_followed_by_the_next():
+    class Fast(Clock):
+        def act(self, obs):
+            return replace(super().act(obs), hz=10.0)
+
+    env, policy = Counter(), Fast(4)
+    rollout(env, policy, seed=0, decide_every=4)
+    assert policy.decided == [0, 2, 4, 6]
+    np.testing.assert_allclose(env.taken, [0, 0.2, 2, 2.2, 4, 4.2, 6], atol=1e-6)
 
 
 def test_a_crash_is_the_callers_business():

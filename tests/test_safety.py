@@ -126,6 +126,12 @@ def test_joints_that_cannot_have_moved_so_fast_move_nothing_until_a_release():
     assert kinds(commands)[-1] == "released" and not supervisor.trouble
     assert all((c.motion.q == HOME.position - 0.4).all() for c in commands)
 
+    standing_where(supervisor, 1.05, [*np.full(5, -0.4), 0.1, *np.full(14, np.nan)])  # which ends no disbelief
+    supervisor.release(1.25)
+    commands = standing_where(supervisor, 1.25, np.full(50, 0.1))
+    assert "refused" in kinds(commands) and "released" not in kinds(commands) and supervisor.leapt
+    assert (supervisor.motion.q == HOME.position - 0.4).all()
+
     supervisor = moving()
     supervisor.observe(JointState(0.6, supervisor.motion.q, 0.08))
     supervisor.observe(JointState(0.61, np.zeros(7), 0.08))

@@ -14,7 +14,7 @@ from agent.spec import AUDIO, STATE, TASK, SpecError
 from envs.arm import fk
 from envs.arm import STATE_NAMES
 from envs.tabletop.env import DEPTH, TabletopEnv
-from envs.tabletop.tasks import TASKS
+from envs.tabletop.tasks import TASKS, motions
 
 
 def fast(task="pick_up", **kwargs) -> TabletopEnv:
@@ -163,6 +163,36 @@ def test_doing_nothing_fails_and_reward_terms_are_weighed(task):
     assert not info["success"] and not terminated
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_who_is_done_is_paid_for_the_rest_of_the_time_too(task):
+    """Every term at its best in every step, so that nobody gains by waiting."""
+    env = fast(task)
+    env.reset(seed=3)
+    paid, done = 0.0, False
+    while not done:
+        _, reward, terminated, truncated, info = env.step(env.expert_action())
+        paid, done = paid + reward, terminated or truncated
+    best = sum(env.task.weights.values())
+    assert info["success"] and paid >= best * (env.task.time_limit - env.time + env.heard_at) / env.period - 1e-6
+
+
+def test_carrying_is_not_pushing():
+    env = fast("push")
+    env.reset(seed=9000)
+    world, item, square, done = env.world, env.task.item, env.task.square, False
+    while not done:
+        way = world.position(square.name)[:2] - world.position(item.name)[:2]
+        if np.linalg.norm(way) < 0.012:
+            action = motions.release(world, item)
+        elif motions.grasped(world, item):
+            action = motions.toward(world, (*(world.target[:2] + way), item.height / 2 + 0.03), None, motions.CLOSED)
+        else:
+            action = motions.grasp(world, item)
+        *_, terminated, truncated, info = env.step(np.clip(action, -1, 1))
+        done = terminated or truncated
+    assert terminated and not info["success"]
+
+
 def test_expert_waits_for_the_voice_and_the_ringing():
     env = fast("press_buzzer", instruct="voice")
     obs, info = env.reset(seed=0)
@@ -194,6 +224,16 @@ def test_starting_before_the_beep_fails():
         *_, terminated, truncated, info = env.step(env.expert_action())
         assert not truncated
     assert not info["success"] and env.time < 1.0
+
+
+def test_who_comes_long_after_the_beep_is_too_late():
+    env = beep_env(silent=False)
+    terminated = False
+    while not terminated:
+        action = env.expert_action() if env.time > env.task.beeps_at + 2.5 else np.array((0, 0, 0, 0, 1.0))
+        *_, terminated, truncated, info = env.step(action)
+        assert not truncated
+    assert not info["success"] and env.time < env.task.beeps_at + 3.2
 
 
 @pytest.mark.parametrize("still", [True, False])

@@ -1,5 +1,7 @@
 """A person as a policy: what keys and sticks mean, what is recorded, how an episode is given up."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,27 @@ def test_a_key_moves_the_tool_as_the_front_picture_shows_it(held, key, axis, sig
     held.add(getattr(pygame, key))
     way = driven(TeleopPolicy(), TabletopEnv("pick_up", **SMALL), 4)
     assert np.abs(way).argmax() == axis and way[axis] * sign > 0.02
+
+
+@pytest.mark.parametrize("stick, axis, sign", [("LEFTY", 0, 1), ("LEFTX", 1, 1), ("RIGHTY", 2, -1)])
+def test_a_stick_moves_the_tool_and_triggers_do_not(held, stick, axis, sign):
+    """A pad as SDL names its axes, whatever their order; its triggers are held."""
+    policy, env = TeleopPolicy(), TabletopEnv("pick_up", **SMALL)
+    tilts = {pygame.CONTROLLER_AXIS_TRIGGERLEFT: 32767, pygame.CONTROLLER_AXIS_TRIGGERRIGHT: 32767}
+    policy.pad = SimpleNamespace(get_axis=lambda axis: tilts.get(axis, 900))  # sticks do not rest at 0
+    assert np.abs(driven(policy, env, 4)).max() < 0.005
+    tilts[getattr(pygame, f"CONTROLLER_AXIS_{stick}")] = 32767
+    way = driven(policy, env, 4)
+    assert np.abs(way).argmax() == axis and way[axis] * sign > 0.02
+
+
+def test_a_pads_buttons_turn_the_gripper_and_give_up(held):
+    policy = TeleopPolicy()
+    policy.reset(TabletopEnv("pick_up", **SMALL).robot_spec, 0)
+    policy.heed([pygame.event.Event(pygame.CONTROLLERBUTTONDOWN, button=pygame.CONTROLLER_BUTTON_A)])
+    assert policy.gripper == -1.0
+    with pytest.raises(GivenUp):
+        policy.heed([pygame.event.Event(pygame.CONTROLLERBUTTONDOWN, button=pygame.CONTROLLER_BUTTON_B)])
 
 
 def test_space_turns_the_gripper_and_backspace_gives_up(held):

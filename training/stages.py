@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from agent import checkpoint
 from agent.model import EmbodiedModel
-from agent.processor import Processor
+from agent.processor import MAX_TEXT, Processor
 from agent.spec import ACTION, SENSE, STATE, Spec
 from agent.tokenizer import encode, load_tokenizer, train_tokenizer
 from envs.tabletop.voice_bank import VoiceBank
@@ -62,10 +62,13 @@ def demos(cfg: Mapping[str, Any]) -> Trainer:
     plan, readers = schedule(cfg), opened(cfg)
     shares = shares_of(cfg["stage"], readers)
     spec = shared_spec(list(readers), [reader.spec for reader in readers.values()])
-    model, tokenizer, config = start(cfg, spec, [e.task for r in readers.values() for e in r.episodes])
+    tasks = [episode.task for reader in readers.values() for episode in reader.episodes]
+    model, tokenizer, config = start(cfg, spec, tasks)
     if cfg["init"] is None or model.spec != checkpoint_spec(cfg["init"]):
         fit_statistics(model, [reader.columns() for reader in readers.values()])
     processor = Processor(model.spec, tokenizer, config["image_size"])
+    if long := sorted({task for task in tasks if processor.is_too_long(task)}):
+        print(f"{len(long)} of {len(set(tasks))} instructions have more than {MAX_TEXT} tokens; of {long[0]!r} the end is not read")
     windows = [windows_of(reader, folder, processor, model.horizon, cfg) for folder, reader in readers.items()]
     return Trainer(model, config, tokenizer, Mixture(windows, shares), plan, cfg["out"], {"tasks": tasks_of(readers)})
 

@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-WINDOW = 512  # samples, 32 ms at 16 kHz
+RATE = 16000  # Hz, for which the numbers of samples below are made
+WINDOW = 512  # samples, 32 ms
 LAGS = 32  # largest inter-channel lag that is kept, samples: 2 ms, a path difference of 0.69 m
 
 
@@ -49,6 +50,8 @@ class Features(nn.Module):
 
     def __init__(self, channels: int, hop: int, bands: int = 32, sample_rate: int = 16000):
         super().__init__()
+        if sample_rate != RATE:
+            raise ValueError(f"microphones at {sample_rate} Hz: sound is heard at {RATE} Hz, to which it has to be brought first")
         self.hop = hop
         self.size = channels * bands + (channels - 1) * (2 * LAGS + 1)
         self.register_buffer("window", torch.hann_window(WINDOW, periodic=False), persistent=False)

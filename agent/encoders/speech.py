@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from agent.attention import attention
 from agent.encoders.audio import WINDOW, Features, scaled_bands
 from agent.language import NGrams
-from agent.pretrained import load
+from agent.pretrained import load, preprocessor
 from agent.projectors import head_count
 
 HOP = 160  # samples, 10 ms at 16 kHz
@@ -138,7 +138,7 @@ class WhisperSpeech(nn.Module):
         super().__init__()
         from transformers import AutoModel, WhisperFeatureExtractor
 
-        self.extract = WhisperFeatureExtractor.from_pretrained(path, local_files_only=True)
+        self.extract = preprocessor(WhisperFeatureExtractor, path)
         if self.extract.sampling_rate != sample_rate:
             raise ValueError(f"{path} hears at {self.extract.sampling_rate} Hz, the robot at {sample_rate} Hz")
         self.encoder = load(AutoModel, path).get_encoder()

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from agent.attention import TransformerLayer
-from agent.pretrained import load
+from agent.pretrained import PretrainedError, load, preprocessor
+from agent.projectors import head_count
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ class NativeViT(nn.Module):
                                   ConvBlock(width, width), ConvBlock(width, width))
         self.down = ConvBlock(width, inner, 2)
         self.position = nn.Parameter(0.02 * torch.randn(self.grid // 2, self.grid // 2, inner))
-        layer = TransformerLayer(inner, max(1, inner // 32), 2 * inner, 0.0, nn.functional.gelu, batch_first=True,
+        layer = TransformerLayer(inner, head_count(inner, 32), 2 * inner, 0.0, nn.functional.gelu, batch_first=True,
                                  norm_first=True)
         self.layers = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
         self.up = nn.Linear(inner, width)
@@ -79,9 +80,12 @@ class HuggingFaceVision(nn.Module):
         self.model = getattr(model, "vision_model", model)
         self.model.requires_grad_(train)
         config = getattr(model.config, "vision_config", model.config)
+        if missing := [name for name in ("image_size", "patch_size", "hidden_size") if not hasattr(config, name)]:
+            raise PretrainedError(f"{path}: a {config.model_type} has no {', '.join(missing)}; a vision transformer with one "
+                                  "square grid of patches is needed, as ViT, SigLIP, CLIP and DINO")
         self.image_size, self.width = config.image_size, config.hidden_size
         self.grid = config.image_size // config.patch_size
-        pixels = AutoImageProcessor.from_pretrained(path, local_files_only=True)
+        pixels = preprocessor(AutoImageProcessor, path)
         self.register_buffer("mean", torch.tensor(pixels.image_mean).view(1, 3, 1, 1))
         self.register_buffer("deviation", torch.tensor(pixels.image_std).view(1, 3, 1, 1))
 

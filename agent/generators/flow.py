@@ -112,6 +112,8 @@ class FlowMatching(nn.Module):
     def __init__(self, action_size: int, horizon: int, condition_width: int, layers: int, heads: int, head_dim: int,
                  width: int = 128, feed: int = 320, draws: int = 4, steps: int = 6):
         super().__init__()
+        if min(draws, steps) < 1 or width % 2:
+            raise ValueError(f"draws {draws}, steps {steps}, width {width}: at least 1, at least 1 and an even one are needed")
         self.action_size, self.horizon, self.draws, self.steps = action_size, horizon, draws, steps
         self.inlet = nn.Linear(action_size, width)
         self.place = nn.Parameter(0.02 * torch.randn(horizon, width))

@@ -73,6 +73,7 @@ class TabletopEnv(gym.Env):
         self.task_name, self.split, self.instruct = task, split, instruct
         self.image_size, self.lazy_images, self.with_depth, self.render_mode = image_size, lazy_images, depth, render_mode
         self.arm, self.period = ARMS[arm], 1.0 / control_hz
+        self.metadata = {**self.metadata, "render_fps": control_hz}
         if abs(self.period / TIMESTEP - round(self.period / TIMESTEP)) > 1e-6:
             raise ValueError(f"control_hz {control_hz:g}: whole physics steps of {TIMESTEP} s are needed, as with 10, 25 or 50")
         self._ee_delta = ee_delta_action(WORKSPACE, SCALE)
@@ -155,10 +156,16 @@ class TabletopEnv(gym.Env):
         self._notice(before)
         success, failure = self._judge()
         terms = self.task.reward(self.world)
-        reward = sum(self.task.weights[name] * value for name, value in terms.items())
+        reward = sum(self.task.weights[name] * value for name, value in terms.items()) + success * self._saved
         late = self.time - self.heard_at >= self.task.time_limit - 1e-6
         info = {"success": success, "reward_terms": terms, "annotation": self.annotation()}
         return self._observation(), float(reward), success or failure, late and not (success or failure), info
+
+    @property
+    def _saved(self) -> float:
+        """What is still to be had until the time is up: who is done gets it at once, so that nobody gains by waiting."""
+        steps = (self.heard_at + self.task.time_limit - self.time) / self.period
+        return max(0.0, steps) * sum(self.task.weights.values())
 
     def say(self, waveform: np.ndarray) -> None:
         """The agent speaks: float32 (n,) at SAMPLE_RATE, as heard at 1 m, from now on. Its own microphones hear it."""

@@ -10,8 +10,8 @@ from envs.tabletop.tasks.base import Task, distance, having, in_square, nearness
 
 
 class Push(Task):
-    """Success: the object's centre in the square, 1 cm or more from its sides. Lifting anything fails, and so does
-    pushing another object onto the square or leaving this one on another square."""
+    """Success: the object's centre in the square, 1 cm or more from its sides. Lifting anything
+    by 1 cm fails, and so does pushing another object onto the square or leaving this one on another square."""
 
     name = "push"
     forms = (
@@ -50,7 +50,7 @@ class Push(Task):
         wrong, squares = having(world, "other", "extra"), having(world, "other_goal")
         astray = any(in_square(world, item, self.square) for item in wrong)
         lost = not world.touching(self.item.name) and any(in_square(world, self.item, s) for s in squares)
-        return astray or lost or wrong_lifted(world, [self.item, *wrong]) or out_of_reach(world, self.item)
+        return astray or lost or wrong_lifted(world, [self.item, *wrong], 0.01) or out_of_reach(world, self.item)
 
     def reward(self, world):
         far = np.linalg.norm((world.position(self.square.name) - world.position(self.item.name))[:2])
