@@ -64,9 +64,6 @@ class ActionSpec:
             raise SpecError(f"action kind {self.kind!r}: allowed are ee_delta, joint_position, native")
         if not len(self.names) == len(self.low) == len(self.high):
             raise SpecError(f"{len(self.names)} action names, {len(self.low)} low and {len(self.high)} high bounds")
-        if self.kind == "ee_delta" and not (self.size == len(_TOOL) and len(self.scale) == len(_TOOL) - 1):
-            raise SpecError(f"ee_delta actions {self.names} with scale {self.scale}: {', '.join(_TOOL)} and a scale for each but "
-                            "the last are needed")
         for key, i in (("frames", 0), ("units", 1)):
             given = getattr(self, key) or tuple(_meaning(self.kind, name)[i] for name in self.names)
             if len(given) != self.size:

@@ -1,6 +1,7 @@
 """Workers for tests of training/workers.py, in a module of their own: each process that is spawned imports it."""
 
 import os
+import time
 from pathlib import Path
 
 from training.settings import SettingsError
@@ -25,7 +26,11 @@ class Killed:
 
 
 class Place:
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
+
     def __call__(self, job):
+        time.sleep(self.seconds)
         return os.getpid()
 
 

@@ -105,6 +105,11 @@ MISTAKES = [
     (["collect", "env.id=Kitchen-v7", "out=OUT"], ["env.id=Kitchen-v7", "exist"]),
     (["collect", "env.kwargs.image_size=3", "out=OUT"], ["'image_size': 3", "even number"]),
     (["collect", "beginning=0", "out=OUT"], ["beginning=0", "at least 1"]),
+    (["collect", "perturb=-1", "out=OUT"], ["perturb=-1", "at least 0"]),
+    (["collect", "out=DATA"], ["metaworld_v3", "from elsewhere"]),
+    (["eval", "out=DATA/meta/info.json", "policy=random"], ["info.json", "there is a file"]),
+    (["eval", "env.kwargs.split=train", "policy=random", "out=OUT"], ["env.kwargs.split=train", "'new_scenes'"]),
+    (["train", "seed=-1", "data=DATA"], ["seed=-1", "at least 0"]),
     (["collect", "learner=replay:DATA", "out=OUT"], ["learner=replay:DATA", "weights"]),
     (["train", "processes=0", "data=DATA"], ["processes=0", "at least 1"]),
     (["train", "stage.batch=0", "data=DATA"], ["stage.batch=0", "at least 1"]),
@@ -149,7 +154,8 @@ def test_our_own_faults_keep_their_traceback(monkeypatch):
 # ---- settings
 
 
-@pytest.mark.parametrize("text", ["put the \"red\" cube, in (the) bowl? it's {there}", "a=b", "null and void", " x"])
+@pytest.mark.parametrize("text", ["put the \"red\" cube, in (the) bowl? it's {there}", "a=b", "null and void", " x", "push \\",
+                                  'say \\"no\\"'])
 def test_an_instruction_arrives_as_it_was_typed(text):
     assert compose("run", [f"task={text}"])["task"] == text
 
@@ -223,6 +229,11 @@ def test_the_demo_removes_no_evaluation(tmp_path):
     (tmp_path / "protocol.json").write_text(json.dumps({"instruct": demo.IN_TURN}))
     demo.clear(tmp_path)
     assert not list(tmp_path.iterdir())
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "holiday.mp4").touch()
+    with pytest.raises(EvaluateError, match="or films"):
+        demo.clear(tmp_path)
+    assert (tmp_path / "videos" / "holiday.mp4").is_file()
 
 
 def test_the_demo_tells_each_task_both_ways(tmp_path):

@@ -77,6 +77,19 @@ def wrong_count(root):
     return root / form.INFO
 
 
+def half_the_statistics(root):
+    stats = json.loads((root / form.STATS).read_text())
+    (root / form.STATS).write_text(json.dumps({key: values for key, values in stats.items() if key != STATE}))
+    return root / form.STATS
+
+
+def another_shape(root):
+    info = json.loads((root / form.INFO).read_text())
+    info["features"][STATE]["shape"] = [3]
+    (root / form.INFO).write_text(json.dumps(info))
+    return root / "data/chunk-000/file-000.parquet"
+
+
 MP4 = f"videos/{FRONT}/chunk-000/file-000.mp4"
 DAMAGE = {
     "stamps out of order": (stamps_out_of_order, 1, "out of order.*frame 5"),
@@ -93,6 +106,10 @@ DAMAGE = {
     "truncated sound": (lambda r: truncated(r, r / "audio/world/episode_000001.flac"), 1, "sound|samples"),
     "short sound": (short_sound, 1, "20800 samples, 14 frames last 22400"),
     "no sound": (lambda r: removed(r, r / "audio/world/episode_000001.flac"), 1, "missing"),
+    "no index of sounds": (lambda r: removed(r, r / form.INDEX), None, "no sound of 3 episodes"),
+    "no statistics": (lambda r: removed(r, r / form.STATS), None, "missing"),
+    "half the statistics": (half_the_statistics, None, f"nothing of .*{STATE}"),
+    "another shape": (another_shape, None, "not of the declared shape"),
     "wrong count": (wrong_count, None, "total_frames is 35, the tables hold 34"),
     "no info": (lambda r: removed(r, r / form.INFO), None, "info.json is missing"),
     "no data": (lambda r: removed(r, r / "data/chunk-000/file-001.parquet"), None, "file-001.parquet is missing"),

@@ -28,7 +28,8 @@ def test_columns_are_what_was_recorded(original):
         for key in (STATE, ACTION, OBJECTS, "annotation.surprise"):
             np.testing.assert_array_equal(columns[key], np.stack([frame(episode, s)[key] for s in range(length)]))
         np.testing.assert_allclose(columns["timestamp"], np.arange(length) / 10, atol=1e-6)
-        assert info.task == f"task {episode % 2}" and info.info == {"name": f"e{episode:03d}", "seed": episode}
+        assert info.task == f"task {episode % 2}" and info.info == {
+            "name": f"e{episode:03d}", "seed": episode, "tracks": ["voice", "world"]}
         assert (columns["task_index"] == episode % 2).all() and (columns["episode_index"] == episode).all()
 
 

@@ -2,7 +2,11 @@
 
 import json
 import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,6 +99,27 @@ def test_a_single_job_is_not_done_in_the_main_process_either():
 def test_what_a_worker_raises_reaches_the_main_process():
     with pytest.raises(ZeroDivisionError):
         list(each(Broken, (), [1, 2, 3], 2))
+
+
+def test_workers_end_with_the_process_that_is_killed():
+    code = ("from training.workers import each\nfrom tests.little_workers import Place\n"
+            "if __name__ == '__main__':\n"
+            "    for _, place in each(Place, (0.3,), range(99), 2): print(place, flush=True)")
+    main = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    places = set()
+    while len(places) < 2:
+        places.add(int(main.stdout.readline()))
+    main.kill()
+    main.wait()
+    end = time.monotonic() + 10.0
+    while any(alive(place) for place in places) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(alive(place) for place in places)
+
+
+def alive(process: int) -> bool:
+    status = Path(f"/proc/{process}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
 
 
 def test_a_killed_worker_is_said():

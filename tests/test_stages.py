@@ -51,6 +51,26 @@ def test_practice_is_collected_and_trained_on(tmp_path, monkeypatch):
     assert surprise.any() and not surprise.all()  # frames that the learner drove, and frames of the expert
 
 
+def test_a_run_goes_on_with_its_own_settings_alone(tmp_path, capsys):
+    demos, out = tmp_path / "demos", tmp_path / "out"
+    collect(demos, ["reach"], 1, WORLD, workers=1, beginning=8)
+    words = [f"data={demos}", f"out={out}", "threads=1", "stage.schedule.workers=0", "stage.batch=1", *SMALL]
+    weights = train(settings.compose("train", [*words, "stage.schedule.steps=1"]))
+    before = (weights / "model.safetensors").read_bytes()
+    with pytest.raises(settings.SettingsError, match="rate was 0.001, is now 0.1"):
+        train(settings.compose("train", [*words, "stage.schedule.rate=0.1", "stage.schedule.steps=2"]))
+    collect(demos, ["reach"], 2, WORLD, workers=1, beginning=8)
+    with pytest.raises(settings.SettingsError, match="episodes in .* was 1, is now 2"):
+        train(settings.compose("train", [*words, "stage.schedule.steps=2"]))
+    assert (weights / "model.safetensors").read_bytes() == before
+    shutil.rmtree(demos)
+    collect(demos, ["reach"], 1, WORLD, workers=1, beginning=8)
+    train(settings.compose("train", [*words, "stage.schedule.steps=1"]))
+    assert "trained for 1 steps already" in capsys.readouterr().out
+    train(settings.compose("train", [*words, "stage.schedule.steps=2"]))
+    assert json.loads((out / "resume" / "step.json").read_text())["step"] == 2
+
+
 def test_a_sense_more_is_recorded_learned_and_acted_on(tmp_path):
     """Wrist force by its YAML alone: collected, its statistics and weights trained, asked for when the weights play."""
     world = WORLD | {"force": True}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from typing import Any, Callable, Mapping, Sequence
 
 from training import settings
@@ -16,6 +18,8 @@ POSITIONAL = {"data": ("action", "dir"), "report": ("dir",)}  # settings that ma
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status: 0, 1 where something was found wanting, 2 for a mistake in what was asked."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is finished is kept
     try:
         return dispatch(words)
     except KeyboardInterrupt:

@@ -193,9 +193,10 @@ def collect(
         raise CollectError(f"safety={safety}: a share of the episodes, 0 to 1, is needed")
     out = Path(out)
     at_least(1, {"episodes": episodes, "beginning": 1 if beginning is None else beginning})
-    at_least(0, {"seed": seed})
+    at_least(0, {"seed": seed, "perturb": perturb})
     asked, own = {"instruct": "mixed"} | dict(env or {}), {"split": split} | ({"action": "joint_position"} if safety else {})
     make_world(env_id, asked, own).close()
+    recorded_names(out)  # that they are ours
     kwargs = asked | own
     taught = learner and (fingerprint(learner) or learner)  # its weights, wherever they are
     claim(out / PROTOCOL, {"env": env_id, **kwargs, "perturb": perturb, "learner": taught, "beginning": beginning,

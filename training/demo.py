@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +11,7 @@ from envs.tabletop.tasks import HEARD
 from training import evaluate
 from training.play import Job, Setting, check_policy, check_split, fingerprint, senseless, task_names
 from training.report import write_report
-from training.settings import at_least, claim
+from training.settings import at_least, claim, protocol_in
 
 
 IN_TURN = "text and voice in turn"
@@ -58,10 +57,12 @@ def spread(tasks: Sequence[str], count: int) -> list[str]:
 
 
 def clear(out: Path) -> None:
-    """Remove an earlier demo. Raises EvaluateError where it is an evaluation."""
+    """Remove an earlier demo. Raises EvaluateError where it is something else."""
     protocol = out / evaluate.PROTOCOL
-    if protocol.is_file() and json.loads(protocol.read_text())["instruct"] != IN_TURN:
-        raise evaluate.EvaluateError(f"{out} holds an evaluation, which soma demo would remove: take another out=FOLDER")
-    for path in (path for pattern in ("episodes.jsonl", f"{evaluate.VIDEOS}/*.mp4") for path in out.glob(pattern)):
+    files = [path for pattern in ("episodes*.jsonl", f"{evaluate.VIDEOS}/*.mp4") for path in out.glob(pattern)]
+    theirs = protocol_in(protocol).get("instruct") != IN_TURN if protocol.is_file() else bool(files)
+    if theirs:
+        raise evaluate.EvaluateError(f"{out} holds an evaluation or films, which soma demo would remove: take another out=FOLDER")
+    for path in files:
         path.unlink()
     protocol.unlink(missing_ok=True)

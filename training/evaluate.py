@@ -53,11 +53,12 @@ def evaluate(
     """
     at_least(1, {"episodes": episodes})
     at_least(0, {"seed": seed, "videos": videos})
+    tasks = list(dict.fromkeys(tasks))  # each episode once
     check_policy(setting, instruct)
     setting = replace(setting, decide_every=1) if senseless(setting.policy) else setting
     jobs = recorded([Job(task, s, instruct) for s in range(seed, seed + episodes) for task in tasks], setting)
     out = Path(out)
-    protocol = {"tasks": list(tasks), "seed": seed, "instruct": instruct, **asdict(setting)}
+    protocol = {"tasks": tasks, "seed": seed, "instruct": instruct, **asdict(setting)}
     claim(out / PROTOCOL, protocol | {"weights": fingerprint(setting.policy), "mujoco": version("mujoco")})
     done = read_records(out, keep_errors=not retry_errors)
     missing = [job for job in jobs[shard[0] :: shard[1]] if (job.task, job.seed) not in done]

@@ -90,7 +90,9 @@ def make_env(setting: Setting) -> gym.Env:
 
 def make_world(env_id: str, asked: Mapping[str, Any], own: Mapping[str, Any], steps: int | None = None) -> gym.Env:
     """An environment with what was asked for (env.kwargs) and arguments of our own; steps: control steps after which it ends.
-    Raises SettingsError for one that there is not, or that refuses what was asked for."""
+    Raises SettingsError for one that there is not, or that refuses what was asked for, or for what is asked for elsewhere."""
+    if said := sorted(key for key in asked.keys() & own.keys() if asked[key] != own[key]):
+        raise SettingsError(f"env.kwargs.{said[0]}={asked[said[0]]}: it is {own[said[0]]!r} by the other settings")
     try:
         return gym.make(env_id, steps, disable_env_checker=True, **{**asked, **own})
     except gym.error.Error as error:

@@ -117,15 +117,34 @@ def filled(kind: type, branch: str, values: Mapping[str, Any]) -> Any:
 def claim(file: Path, protocol: Mapping[str, Any]) -> None:
     """Note in a JSON file how its folder's contents are made, or see that they are made so already. Raises SettingsError
     naming what is not the same."""
+    if next(path for path in (file.parent, *file.parents) if path.exists()).is_file():
+        raise SettingsError(f"out={file.parent}: a folder is needed, there is a file")
     plain = json.loads(json.dumps(protocol))
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(plain, indent=1))
-    known = json.loads(file.read_text())
+        file.with_suffix(".tmp").write_text(json.dumps(plain, indent=1))
+        file.with_suffix(".tmp").replace(file)
+    known = protocol_in(file)
     changed = [f"{key} was {known.get(key)!r}, is now {plain.get(key)!r}" for key in {**known, **plain}
                if known.get(key) != plain.get(key)]
     if changed:
         raise SettingsError(f"{file.parent} was made with other settings: {'; '.join(changed)}. Take another out=FOLDER")
+
+
+def protocol_in(file: Path) -> dict[str, Any]:
+    """What `claim` noted. Raises SettingsError."""
+    try:
+        return dict(json.loads(file.read_text()))
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"{file} does not say how its folder was made ({error}); take another out=FOLDER") from error
+
+
+def flat(branch: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value of every leaf."""
+    found = {}
+    for name, value in branch.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return found
 
 
 def _split(verb: str, overrides: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -187,7 +206,7 @@ def _quoted(base, item: str) -> str:
 
 
 def _in_quotes(value: str) -> str:
-    return '"' + value.replace('"', '\\"') + '"'
+    return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + (found[2] and '\\"'), value) + '"'
 
 
 def _check_types(base, config, overrides: Sequence[str]) -> None:

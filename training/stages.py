@@ -27,14 +27,16 @@ from training.collect import collect
 from training.data.corpus import tokenizer_text
 from training.data.demos import DemoReader
 from training.data.frame_cache import FrameCache
-from training.data.lerobot_format import INFO
+from training.data.lerobot_format import INFO, read_json
 from training.data.mixture import Mixture
 from training.data.remix import remix
 from training.data.speech import Utterances, bank_sentences
 from training.data.windows import DemoWindows, Dropout
-from training.settings import at_least, filled
+from training.settings import at_least, filled, flat
 from training.train import Schedule, TrainError, Trainer, share_of_cpu
 from training.workers import together
+
+NO_MATTER = {f"stage.schedule.{name}" for name in ("steps", "save_every", "log_every", "workers", "compile")}
 
 
 def train(cfg: Mapping[str, Any]) -> Path:
@@ -48,6 +50,7 @@ def train(cfg: Mapping[str, Any]) -> Path:
     if cfg["stage"]["batch"] % processes:
         raise TrainError(f"{processes} processes cannot share a batch of {cfg['stage']['batch']} evenly")
     at_least(1, {"threads": cfg["threads"]})
+    at_least(0, {"seed": cfg["seed"]})
     if processes > 1 and "RANK" not in os.environ:
         together(train, (cfg,), processes)
         return Path(cfg["out"]) / "weights"
@@ -55,6 +58,15 @@ def train(cfg: Mapping[str, Any]) -> Path:
     trainer = stages[kind](cfg)
     trainer.run()
     return trainer.out / "weights"
+
+
+def protocol(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """All that makes a run another one, by dotted keys; how long it goes on and how fast does not."""
+    asked = flat({key: cfg[key] for key in ("data", "init", "tokenizer", "seed", "stage")})
+    made = {} if cfg["init"] else flat({"model": cfg["model"]})
+    infos = [Path(folder) / INFO for folder in data_of(cfg).split(",")]
+    counts = {f"episodes in {file.parent.parent}": read_json(file)["total_episodes"] for file in infos if file.is_file()}
+    return {key: value for key, value in (asked | made | counts).items() if key not in NO_MATTER}
 
 
 def demos(cfg: Mapping[str, Any]) -> Trainer:
@@ -68,9 +80,10 @@ def demos(cfg: Mapping[str, Any]) -> Trainer:
         fit_statistics(model, [reader.columns() for reader in readers.values()])
     processor = Processor(model.spec, tokenizer, config["image_size"])
     if long := sorted({task for task in tasks if processor.is_too_long(task)}):
-        print(f"{len(long)} of {len(set(tasks))} instructions have more than {MAX_TEXT} tokens; of {long[0]!r} the end is not read")
+        print(f"{len(long)} of {len(set(tasks))} instructions have more than {MAX_TEXT} tokens; {long[0]!r} is not read whole")
     windows = [windows_of(reader, folder, processor, model.horizon, cfg) for folder, reader in readers.items()]
-    return Trainer(model, config, tokenizer, Mixture(windows, shares), plan, cfg["out"], {"tasks": tasks_of(readers)})
+    return Trainer(model, config, tokenizer, Mixture(windows, shares), plan, cfg["out"], {"tasks": tasks_of(readers)},
+                   protocol(cfg))
 
 
 def opened(cfg: Mapping[str, Any]) -> dict[str, DemoReader]:
@@ -170,7 +183,7 @@ def hearing(cfg: Mapping[str, Any]) -> Trainer:
     known = bank_sentences(20 * stage["sentences"], cfg["seed"] + 1)
     model.speech.language.fit([encode(processor.tokenizer, sentence) for sentence in known])
     data = Utterances(folder, processor, stage["batch"] // cfg["processes"], cfg["seed"])
-    return Trainer(model, page["model"], processor.tokenizer, data, plan, cfg["out"], page["notes"])
+    return Trainer(model, page["model"], processor.tokenizer, data, plan, cfg["out"], page["notes"], protocol(cfg))
 
 
 def check_voices(voices: Mapping[str, int]) -> None:

@@ -24,7 +24,10 @@ from tqdm import tqdm
 from agent import checkpoint
 from agent.model import EmbodiedModel
 from training.optimizers import KINDS, optimizers
+from training.settings import claim
 from training.workers import one_thread_each
+
+PROTOCOL = "train.json"  # in a run's folder: what it learns, from what and how
 
 
 class TrainError(ValueError):
@@ -120,14 +123,15 @@ class Average:
 
 class Trainer:
     """Model, optimiser, average and their state on disk; `run` is the loop. notes: plain values kept in the checkpoint.
+    protocol: all settings that make a run another one.
 
     Of several processes (training.workers.together, torchrun, accelerate launch) each takes its own batches of `data`, the
     gradients are averaged, and the first one writes.
     """
 
     def __init__(self, model: EmbodiedModel, config: Mapping, tokenizer, data, schedule: Schedule, out: str | Path,
-                 notes: Mapping | None = None):
-        self.notes = dict(notes or {})
+                 notes: Mapping | None = None, protocol: Mapping | None = None):
+        self.notes, self.protocol = dict(notes or {}), dict(protocol or {})
         self.model, self.config, self.tokenizer, self.data = model, config, tokenizer, data
         self.schedule, self.out, self.step = schedule, Path(out), 0
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a batch without sound, a stage without speech
@@ -147,6 +151,8 @@ class Trainer:
     def run(self, until: int | None = None) -> None:
         """Train from where the last checkpoint in `out` stands: to the schedule's end, or to step `until` of it."""
         self.resume()
+        if self.step >= self.schedule.steps and self.accelerator.is_main_process:
+            print(f"{self.out} has been trained for {self.step} steps already, of {self.schedule.steps}")
         until = min(until or self.schedule.steps, self.schedule.steps)
         count, first = self.accelerator.num_processes, self.accelerator.is_main_process
         steps = range(self.step * count + self.accelerator.process_index, until * count, count)
@@ -212,7 +218,9 @@ class Trainer:
                 shutil.rmtree(old)
 
     def resume(self) -> None:
-        """Go on from the checkpoint in `out`, if there is one. Raises TrainError where it is of another run."""
+        """Go on from the checkpoint in `out`, if there is one. Raises SettingsError or TrainError where it is of another run."""
+        if self.accelerator.is_main_process:
+            claim(self.out / PROTOCOL, self.protocol)
         resume = self.out / "resume"
         if not (resume / "step.json").is_file():
             return

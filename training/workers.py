@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import socket
+import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Callable, Iterator, Sequence
@@ -73,8 +74,15 @@ def one_thread_each() -> None:
 
 
 def _start(make: Callable[..., Callable], args: tuple) -> None:
+    threading.Thread(target=_end_with_main, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides; the running job is finished
     _worker["make"], _worker["args"] = make, args
+
+
+def _end_with_main() -> None:
+    """Whoever kills the main process does not want its workers."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _run(job: Any) -> Any:

@@ -38,8 +38,11 @@ def committed(root: Path) -> list[dict]:
 
 
 def recorded_names(root: Path) -> list[str]:
-    """Names of all finished episodes at `root`, staged or not."""
-    return [json.loads(row["info"])["name"] for row in committed(root)] + staged_names(root)
+    """Names of all finished episodes at `root`, staged or not. Raises DatasetError for a dataset from elsewhere."""
+    rows = committed(root)
+    if any("info" not in row for row in rows):
+        raise DatasetError(f"{root} holds a dataset from elsewhere, to which nothing is added: take another out=FOLDER")
+    return [json.loads(row["info"])["name"] for row in rows] + staged_names(root)
 
 
 def assemble(root: Path) -> int:

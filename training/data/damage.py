@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import soundfile
 
 from agent.spec import STATE
@@ -40,7 +41,7 @@ def check_dataset(root: str | Path, decode: bool = True) -> list[Finding]:
         reader = DemoReader(root)
     except (DatasetError, KeyError) as error:
         return [Finding(root / "meta", None, f"the dataset cannot be opened: {error}")]
-    findings = [*counts(reader), *strays(reader)]
+    findings = [*counts(reader), *statistics(reader), *silent(reader), *strays(reader)]
     tables = {path: _table(reader, path) for path in dict.fromkeys(e.data for e in reader.episodes)}
     findings += [Finding(path, None, str(t)) for path, t in tables.items() if isinstance(t, DatasetError)]
     ranges = _state_ranges(reader, tables)
@@ -71,6 +72,25 @@ def counts(reader: DemoReader) -> Iterator[Finding]:
             yield Finding(reader.root / "meta/episodes", episode.index,
                           f"is number {number} of the table and begins at row {episode.start}, {start} is due")
         start = episode.start + episode.length
+
+
+def statistics(reader: DemoReader) -> Iterator[Finding]:
+    """stats.json against the features."""
+    try:
+        missing = sorted(reader.features.keys() - form.read_json(reader.root / form.STATS).keys())
+    except DatasetError as error:
+        yield Finding(reader.root / form.STATS, None, str(error))
+        return
+    if missing:
+        yield Finding(reader.root / form.STATS, None, f"says nothing of {', '.join(missing)}")
+
+
+def silent(reader: DemoReader) -> Iterator[Finding]:
+    """Episodes that were recorded with sound and have none."""
+    lost = [e.index for e in reader.episodes if e.info.get("tracks") and e.tracks is None]
+    if lost:
+        yield Finding(reader.root / form.INDEX, lost[0] if len(lost) == 1 else None,
+                      f"names no sound of {len(lost)} episodes that were recorded with it, such as {lost[0]}")
 
 
 def strays(reader: DemoReader) -> Iterator[Finding]:
@@ -156,9 +176,12 @@ def _first(flags: np.ndarray) -> int | None:
     return int(np.argmax(flags)) if flags.any() else None
 
 
-def _table(reader: DemoReader, path: Path):
+def _table(reader: DemoReader, path: Path) -> pa.Table | DatasetError:
     try:
-        return reader.table(path)
+        table = reader.table(path)
+        for key in reader.number_keys:
+            form.array(table[key], reader.features[key])
+        return table
     except DatasetError as error:
         return error
 
@@ -168,8 +191,7 @@ def _columns(reader: DemoReader, episode: Episode, table) -> dict[str, np.ndarra
     if isinstance(table, DatasetError):
         return None
     mine = table.filter(table["episode_index"].to_numpy() == episode.index)
-    keys = [k for k, f in reader.features.items() if f["dtype"] not in ("video", "image", "string")]
-    return {key: form.array(mine[key], reader.features[key]) for key in keys if len(mine)} or {"index": np.zeros(0)}
+    return {key: form.array(mine[key], reader.features[key]) for key in reader.number_keys if len(mine)} or {"index": np.zeros(0)}
 
 
 def _state_ranges(reader: DemoReader, tables: dict) -> np.ndarray | None:

@@ -60,8 +60,8 @@ class DemoWriter:
         draft = final.with_name(f".{name}.{os.getpid()}")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        about = {"name": name, "task": task, "info": info | {"name": name}, "robot_type": self.robot_type}
-        about |= {"spec": self.spec.to_dict(), "tracks": self._write_tracks(draft, tracks or {})}
+        about = {"name": name, "task": task, "info": info | {"name": name, "tracks": sorted(tracks or ())}}
+        about |= {"robot_type": self.robot_type, "spec": self.spec.to_dict(), "tracks": self._write_tracks(draft, tracks or {})}
         form.write_json(draft / "episode.json", about | self._write_frames(draft))
         os.replace(draft, final)
         self.discard()
@@ -132,8 +132,11 @@ class DemoReader:
         if self.info["codebase_version"] != form.VERSION:
             raise DatasetError(f"{self.root} is version {self.info['codebase_version']}; {form.VERSION} is needed")
         self.fps, self.features = float(self.info["fps"]), self.info["features"]
+        if vague := sorted(key for key, feature in self.features.items() if not {"dtype", "shape"} <= feature.keys()):
+            raise DatasetError(f"{self.root / form.INFO}: no dtype or shape of {', '.join(vague)}")
         self.robot_type, self.length = self.info.get("robot_type"), self.info["total_frames"]
         self.video_keys = [key for key, f in self.features.items() if f["dtype"] in ("video", "image")]
+        self.number_keys = [key for key, f in self.features.items() if f["dtype"] not in ("video", "image", "string")]
         self.cameras = {camera_of(key): key for key in self.video_keys}
         if len(self.cameras) < len(self.video_keys):
             raise DatasetError(f"{self.root / form.INFO}: cameras of one name among {', '.join(self.video_keys)}")
@@ -187,8 +190,7 @@ class DemoReader:
         if self._columns is None:
             files = dict.fromkeys(episode.data for episode in self.episodes)
             tables = [self.table(path) for path in files]
-            keys = [key for key, f in self.features.items() if f["dtype"] not in ("video", "image", "string")]
-            self._columns = {key: np.concatenate([self._array(t, key) for t in tables]) for key in keys}
+            self._columns = {key: np.concatenate([self._array(t, key) for t in tables]) for key in self.number_keys}
             self._columns.setdefault(STATE, np.zeros((self.length, 0), np.float32))
             order = self._columns["index"]
             if len(order) != self.length or (np.diff(order) != 1).any():

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,14 @@ def column(values: np.ndarray) -> pa.Array:
 
 
 def array(column: pa.ChunkedArray, feature: Mapping) -> np.ndarray:
-    """A column as (n,) or (n, *shape) in the feature's dtype."""
+    """A column as (n,) or (n, *shape) in the feature's dtype. Raises DatasetError for one of another size."""
     shape = tuple(feature["shape"])
     values = column.combine_chunks()
     while pa.types.is_nested(values.type) and not pa.types.is_struct(values.type):
         values = values.storage if isinstance(values, pa.ExtensionArray) else values.flatten()
     flat = values.to_numpy(zero_copy_only=False).astype(feature["dtype"], copy=False)
+    if flat.size != len(column) * prod(shape):
+        raise DatasetError(f"{len(column)} rows hold {flat.size} values, not of the declared shape {shape}")
     return flat if shape in ((1,), ()) else flat.reshape(-1, *shape)
 
 
