@@ -1,7 +1,7 @@
 """The sound of a recording with another voice and other noise."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from training.data.remix import SPEEDS, remix, varied
@@ -21,6 +21,16 @@ def test_another_voice_says_it_until_the_recorded_one_ended(seed, before, said, 
     first = max(0, end - int(np.ceil(said / SPEEDS[0])))
     for part in (alone[:first], alone[end:]):  # noise and no voice
         assert np.abs(part).max(initial=0.0) < 0.1
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**31), st.integers(2, 60000), st.floats(0.88, 1.2))
+@example(0, 33127, 29626 / 33127)  # where (n - 1) / ((n - 1) / longest) is a hair over `longest`
+@example(0, 30557, 29590 / 30557)
+def test_it_is_not_longer_than_there_is_room(seed, said, room):
+    longest = max(2, int(said * room + 0.5))
+    voice = varied(np.ones(said, np.float32), np.random.default_rng(seed), longest)
+    assert 0 < len(voice) <= longest and np.isfinite(voice).all()
 
 
 def test_each_time_it_is_a_voice_of_another_pitch():

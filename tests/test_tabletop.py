@@ -230,7 +230,7 @@ def test_who_comes_long_after_the_beep_is_too_late():
     env = beep_env(silent=False)
     terminated = False
     while not terminated:
-        action = env.expert_action() if env.time > env.task.beeps_at + 2.5 else np.array((0, 0, 0, 0, 1.0))
+        action = env.expert_action() if env.time > env.task.beeps_at + 2.0 else np.array((0, 0, 0, 0, 1.0))
         *_, terminated, truncated, info = env.step(action)
         assert not truncated
     assert not info["success"] and env.time < env.task.beeps_at + 3.2

@@ -46,7 +46,7 @@ def tally(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def design_effect(records: Sequence[Mapping[str, Any]]) -> float:
     """How many episodes tell as much as one that is independent of all others, at least 1 (Kish 1965): those of one seed
-    share the voice, where it comes from, and the noise. From the spread of the seeds' successes (Rao & Scott 1992)."""
+    share much of the scene and how it is told of. From the spread of the seeds' successes (Rao & Scott 1992)."""
     ended = [r for r in records if r["outcome"] != "error"]
     seeds = {r["seed"] for r in ended}
     won = {seed: [r["outcome"] == "success" for r in ended if r["seed"] == seed] for seed in seeds}

@@ -19,8 +19,10 @@ SPEEDS = (0.88, 1.14)  # playing speed, moves pitch and formants together
 def varied(voice: np.ndarray, rng: np.random.Generator, longest: float = np.inf) -> np.ndarray:
     """The same words (n,) or (n, C) in a somewhat other voice: played faster or slower (speed perturbation, Ko et al. 2015),
     though not longer than `longest` samples, with more or less treble."""
-    at = np.arange(0, len(voice) - 1, max(rng.uniform(*SPEEDS), (len(voice) - 1) / longest))
-    below, share = at.astype(int), (at % 1).reshape(-1, *[1] * (voice.ndim - 1))
+    speed = max(rng.uniform(*SPEEDS), (len(voice) - 1) / longest)
+    at = speed * np.arange(min(np.ceil((len(voice) - 1) / speed), longest))
+    below = np.minimum(at.astype(int), len(voice) - 2)  # where rounding led to the end
+    share = (at - below).reshape(-1, *[1] * (voice.ndim - 1))
     voice = (1 - share) * voice[below] + share * voice[below + 1]
     if rng.random() < COLOURED:
         tone = rng.uniform(-0.6, 0.6)
