@@ -305,7 +305,7 @@ def network() -> Iterator[str]:
         os.environ.pop("CYCLONEDDS_URI", None)
         if before is not None:
             os.environ["CYCLONEDDS_URI"] = before
-        ip("netns", "delete", name)
+        remove(name)
 
 
 def clear() -> None:
@@ -314,7 +314,13 @@ def clear() -> None:
     for name in ip("netns", "list").split():
         process = name.removeprefix(NETWORK)
         if name != process and process.isdigit() and not Path(f"/proc/{process}").exists():
-            ip("netns", "delete", name)
+            remove(name)
+
+
+def remove(name: str) -> None:
+    """The cable first: with its namespace it would go only later, and another of its name could not be laid at once."""
+    subprocess.run(["ip", "link", "delete", f"{name}a"], check=False, capture_output=True)
+    ip("netns", "delete", name)
 
 
 def ip(*words: str) -> str:

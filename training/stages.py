@@ -50,7 +50,6 @@ def train(cfg: Mapping[str, Any]) -> Path:
     if cfg["stage"]["batch"] % processes:
         raise TrainError(f"{processes} processes cannot share a batch of {cfg['stage']['batch']} evenly")
     at_least(1, {"threads": cfg["threads"]})
-    at_least(0, {"seed": cfg["seed"]})
     if processes > 1 and "RANK" not in os.environ:
         together(train, (cfg,), processes)
         return Path(cfg["out"]) / "weights"
@@ -247,6 +246,7 @@ def fit_statistics(model: EmbodiedModel, datasets: Sequence[Mapping[str, np.ndar
 def schedule(cfg: Mapping[str, Any]) -> Schedule:
     """Raises SettingsError for settings that it has not, or of which nothing could be made."""
     plan = filled(Schedule, "stage.schedule", cfg["stage"]["schedule"])
+    at_least(0, {"seed": cfg["seed"]})
     for least, names in ((0, ("workers", "warmup")), (1, ("steps", "save_every", "log_every"))):
         at_least(least, {f"stage.schedule.{name}": getattr(plan, name) for name in names})
     return replace(plan, seed=cfg["seed"], train=tuple(plan.train))
