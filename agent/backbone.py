@@ -134,11 +134,14 @@ class Backbone(nn.Module):
         keys."""
         if not self.rotates:
             return [None] * self.depth
-        rotary = self.core.rotary_emb
-        by_kind = "layer_type" in inspect.signature(rotary.forward).parameters
-        kinds = [(kind,) for kind in self.core.config.layer_types] if by_kind else [()] * self.depth
-        known = {kind: rotary(self.table, positions, *kind) for kind in set(kinds)}
-        return [known[kind] for kind in kinds]
+        known = {kind: self.core.rotary_emb(self.table, positions, *kind) for kind in set(self._rotary_kinds)}
+        return [known[kind] for kind in self._rotary_kinds]
+
+    @cached_property
+    def _rotary_kinds(self) -> list[tuple[str, ...]]:
+        """What each layer's rotation is asked for by: in some models they differ."""
+        by_kind = "layer_type" in inspect.signature(self.core.rotary_emb.forward).parameters
+        return [(kind,) for kind in self.core.config.layer_types] if by_kind else [()] * self.depth
 
     @property
     def longest(self) -> float:
