@@ -6,6 +6,7 @@ What a verb's --help shows is read from that YAML: the comment at its head, and 
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import fields, replace
 from difflib import get_close_matches
@@ -122,8 +123,9 @@ def claim(file: Path, protocol: Mapping[str, Any]) -> None:
     plain = json.loads(json.dumps(protocol))
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.with_suffix(".tmp").write_text(json.dumps(plain, indent=1))
-        file.with_suffix(".tmp").replace(file)
+        draft = file.with_suffix(f".{os.getpid()}.tmp")  # shards may begin at once
+        draft.write_text(json.dumps(plain, indent=1))
+        draft.replace(file)
     known = protocol_in(file)
     changed = [f"{key} was {known.get(key)!r}, is now {plain.get(key)!r}" for key in {**known, **plain}
                if known.get(key) != plain.get(key)]
