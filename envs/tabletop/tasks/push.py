@@ -10,8 +10,8 @@ from envs.tabletop.tasks.base import Task, distance, having, in_square, nearness
 
 
 class Push(Task):
-    """Success: the object's centre in the square, 1 cm or more from its sides. Lifting anything
-    by 1 cm fails, and so does pushing another object onto the square or leaving this one on another square."""
+    """Success: the object's centre in the square, 1 cm or more from its sides. Lifting anything by 1 cm for `failure_hold`
+    fails, and so does pushing another object onto the square or leaving this one on another square."""
 
     name = "push"
     forms = (
