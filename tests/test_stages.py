@@ -71,6 +71,19 @@ def test_a_run_goes_on_with_its_own_settings_alone(tmp_path, capsys):
     assert json.loads((out / "resume" / "step.json").read_text())["step"] == 2
 
 
+def test_two_processes_share_decoding_and_training(tmp_path):
+    demos, out = tmp_path / "demos", tmp_path / "out"
+    collect(demos, ["reach"], 1, WORLD, workers=1, beginning=8)
+    words = [f"data={demos}", f"out={out}", "threads=2", "processes=2", "stage.schedule.workers=0", "stage.batch=2",
+             "stage.schedule.steps=1", *SMALL]
+    model, *_ = checkpoint.load(train(settings.compose("train", words)))
+    assert all(value.isfinite().all() for value in model.parameters())
+    reader = DemoReader(demos)
+    for key in (IMAGES + "front", IMAGES + "wrist"):
+        decoded = np.load(demos / "frames" / f"{key}.32.npy")
+        np.testing.assert_array_equal(decoded, reader.frames(key, range(reader.length)))
+
+
 def test_a_sense_more_is_recorded_learned_and_acted_on(tmp_path):
     """Wrist force by its YAML alone: collected, its statistics and weights trained, asked for when the weights play."""
     world = WORLD | {"force": True}

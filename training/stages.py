@@ -159,8 +159,10 @@ def windows_of(reader: DemoReader, folder: str | Path, processor: Processor, hor
     stage, dropout = cfg["stage"], filled(Dropout, "stage.dropout", cfg["stage"]["dropout"])
     at_least(1, {"stage.decisions": stage["decisions"]})
     at_least(0, {"stage.queries": stage["queries"]})
-    with PartialState(cpu=share_of_cpu()).main_process_first():
-        cache = FrameCache.build(reader, Path(folder) / "frames", processor.image_size)
+    state = PartialState(cpu=share_of_cpu())
+    mine = slice(state.process_index, None, state.num_processes)
+    cache = FrameCache.build(reader, Path(folder) / "frames", processor.image_size, cameras=mine)
+    state.wait_for_everyone()
     return DemoWindows(reader, cache, processor, horizon, stage["batch"] // cfg["processes"], stage["decisions"],
                        cfg["seed"], remix, dropout, stage["queries"], cfg["processes"])
 

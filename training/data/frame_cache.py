@@ -32,8 +32,10 @@ class FrameCache:
         self._files: dict[str, tuple[BinaryIO, int, tuple[int, ...]]] = {}
 
     @classmethod
-    def build(cls, reader: DemoReader, folder: str | Path, size: int, progress: bool = True) -> FrameCache:
-        """Decode what is missing in `folder`; what is there from this very dataset and size is kept.
+    def build(cls, reader: DemoReader, folder: str | Path, size: int, progress: bool = True,
+              cameras: slice = slice(None)) -> FrameCache:
+        """Decode what is missing in `folder`; what is there from this very dataset and size is kept. cameras: those of the
+        reader's that this process decodes, where several share the work.
 
         Raises DatasetError where an image is missing.
         """
@@ -41,7 +43,7 @@ class FrameCache:
         folder.mkdir(parents=True, exist_ok=True)
         mark = fingerprint(reader)
         paths = {name: folder / f"{key}.{size}.npy" for name, key in reader.cameras.items()}
-        for name, path in paths.items():
+        for name, path in list(paths.items())[cameras]:
             _fill(reader, reader.cameras[name], path, size, mark, progress)
         return cls({IMAGES + name: path for name, path in paths.items()})
 
