@@ -1,6 +1,7 @@
 """The command `soma`: what is asked is understood, mistakes are answered with what is allowed, every YAML composes."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -46,6 +47,22 @@ def test_the_examples_of_the_help_compose(example):
 
     _, verb, *words = shlex.split(example)
     assert compose(verb, cli.positional(verb, words))
+
+
+@pytest.mark.parametrize("script", ["recipe.sh", "measure.sh"])
+def test_the_scripts_ask_for_what_composes(script, tmp_path):
+    """Beside a soma that only notes what it is asked for."""
+    noted, soma = tmp_path / "noted", tmp_path / "soma"
+    soma.write_text(f'#!/bin/sh\necho "$@" >> {noted}\n')
+    soma.chmod(0o755)
+    subprocess.run(["sh", Path(cli.__file__).parent / script, tmp_path / "first"], check=True, capture_output=True,
+                   env=os.environ | {"SOMA": str(soma)}, cwd=tmp_path)
+    asked = [line.split() for line in noted.read_text().splitlines()]
+    assert len(asked) >= 8
+    for verb, *words in asked:
+        config = compose(verb, cli.positional(verb, words))
+        tasks = config.get("tasks") or config.get("stage", {}).get("tasks", [])
+        assert set(tasks) <= set(TASKS) and play.task_names(tasks)
 
 
 def choices():

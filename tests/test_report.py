@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 
 from agent.spec import IMAGES
 from training import scores
+from training.cli import main
 from training.film import Film, encode
 from training.report import films_of, render
 
@@ -95,10 +96,63 @@ def test_pooled_intervals_hold_the_rate_as_often_as_they_say():
     assert plain / 400 < 0.8 and 0.91 < held / 400 < 0.99
 
 
+@given(st.integers(2, 8), st.integers(1, 4), st.integers(0, 99))
+def test_differences_are_of_what_both_played(seeds, tasks, seed):
+    ours, theirs = np.random.default_rng(seed).random((2, seeds, tasks)) < 0.5
+    found = scores.difference(grid(ours), grid(theirs))
+    assert found["episodes"] == ours.size and found["difference"] == pytest.approx(ours.mean() - theirs.mean())
+    back = scores.difference(grid(theirs), grid(ours))
+    assert found["interval"] == pytest.approx([-bound for bound in reversed(back["interval"])])
+    more = grid(theirs) + [record("elsewhere", 0), record("0", seeds, "error")]
+    assert scores.difference(grid(ours) + [record("0", seeds)], more) == found
+    assert scores.difference(grid(ours[:1]), grid(theirs)) is None
+
+
+def test_intervals_of_differences_hold_it_as_often_as_they_say():
+    """Seeds of which some are hard for both; one of the two fails a tenth of what the other does not."""
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        theirs = rng.random((40, 8)) < rng.beta(4, 1, (40, 1))
+        ours = theirs & (rng.random(theirs.shape) < 0.9)
+        low, high = scores.difference(grid(ours), grid(theirs))["interval"]
+        held += low <= -0.1 * 0.8 <= high
+    assert 0.91 < held / 400 < 0.99
+
+
 def test_latencies_are_of_decisions_not_of_episodes():
     records = [record(latency_ms=[1.0] * 98), record(seed=1, latency_ms=[100.0, 100.0])]
     assert scores.latencies(records) == {"p50": 1.0, "p95": 1.0, "p99": 100.0}
     assert scores.latencies([]) == {"p50": None, "p95": None, "p99": None}
+
+
+# ---- side by side
+
+
+@pytest.fixture
+def evaluations(tmp_path):
+    """text, voice and others, as `soma eval` leaves them: of 2 tasks and 4 seeds; voice lost one, others crashed once."""
+    for name, outcome in (("text", "success"), ("voice", "failure"), ("others", "error")):
+        split = "train" if name == "others" else "new_voices"
+        records = [record(task, seed) for task in PROTOCOL["tasks"] for seed in range(4)]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "protocol.json").write_text(json.dumps(PROTOCOL | {"split": split}))
+        lines = [json.dumps(r | ({"outcome": outcome} if (r["task"], r["seed"]) == ("reach", 2) else {})) for r in records]
+        (tmp_path / name / "episodes.jsonl").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_evaluations_are_shown_side_by_side(evaluations, capsys):
+    assert main(["report", ",".join(str(evaluations / name) for name in ("text", "voice", "others"))]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| task | text | voice | others |"
+    assert lines[2] == "| reach | 4/4, 100.0% (51-100) | 3/4, 75.0% (30-95) | 3/3, 100.0% (44-100), 1 crashed |"
+    assert lines[4].startswith("| all | 8/8, 100.0% (") and "| 7/8, 87.5% (" in lines[4] and "| 7/7, 100.0% (" in lines[4]
+    assert lines[6:] == ["voice against text: -12.5 points (-37.0 to +12.0), in 8 episodes of the same scenes"]
+
+
+def test_evaluations_that_cannot_be_told_apart_are_named(evaluations, capsys):
+    assert main(["report", f"{evaluations / 'text'},{evaluations / 'text'}"]) == 2
+    assert "different names" in capsys.readouterr().err
 
 
 # ---- the page

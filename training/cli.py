@@ -149,9 +149,11 @@ def from_bag(cfg: Mapping[str, Any]) -> int:
 
 
 def report(cfg: Mapping[str, Any]) -> int:
+    from training.compare import compare
     from training.report import rebuild
 
-    print(rebuild(cfg["dir"]))
+    folders = cfg["dir"].split(",")
+    print(rebuild(folders[0]) if len(folders) == 1 else compare(folders))
     return 0
 
 

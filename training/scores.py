@@ -63,6 +63,21 @@ def pooled_interval(records: Sequence[Mapping[str, Any]]) -> tuple[float, float]
     return wilson(count["successes"] / effect, (count["episodes"] - count["errors"]) / effect)
 
 
+def difference(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """{"episodes", "difference", "interval"}: our rate less theirs in the episodes (task, seed) that both ended, with its 95%
+    interval by the spread of the seeds' differences (Liang & Zeger 1986). None where they share fewer than two seeds."""
+    won = [{(r["task"], r["seed"]): r["outcome"] == "success" for r in rs if r["outcome"] != "error"} for rs in (ours, theirs)]
+    both = won[0].keys() & won[1].keys()
+    seeds = {seed for _, seed in both}
+    if len(seeds) < 2:
+        return None
+    gaps = {seed: [won[0][key] - won[1][key] for key in both if key[1] == seed] for seed in seeds}
+    mean = sum(map(sum, gaps.values())) / len(both)
+    spread = sum((sum(gap) - mean * len(gap)) ** 2 for gap in gaps.values()) * len(seeds) / (len(seeds) - 1)
+    half = NormalDist().inv_cdf(0.975) * sqrt(spread) / len(both)
+    return {"episodes": len(both), "difference": mean, "interval": [mean - half, mean + half]}
+
+
 def latencies(records: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
     """{"p50", "p95", "p99"} of every decision, ms; None where no decision was made."""
     values = [ms for r in records for ms in r["latency_ms"]]
