@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from training import scores
-from training.evaluate import PROTOCOL, EvaluateError, read_records, summarise
+from training.evaluate import EvaluateError, read_records, summarise
 
 SCENES = ("env_id", "env_kwargs", "split")  # what of a protocol decides what the scene of a task and a seed is
 
@@ -23,7 +22,7 @@ def compare(folders: Sequence[str | Path]) -> str:
     rows += [[task, *(cell(of["tasks"].get(task)) for of in figures.values())] for task in tasks]
     rows.append(["all", *(cell(whole(of)) for of in figures.values())])
     table = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*table, "", *differences([Path(folder) for folder in folders])]).rstrip()
+    return "\n".join([*table, "", *differences({name: of["protocol"] for name, of in figures.items()}, folders)]).rstrip()
 
 
 def whole(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,22 +40,15 @@ def cell(counts: Mapping[str, Any] | None) -> str:
     return f"{counts['successes']}/{ended}, {scores.percent(counts['success_rate'])} ({100 * low:.0f}-{100 * high:.0f}){crashed}"
 
 
-def differences(folders: Sequence[Path]) -> list[str]:
+def differences(protocols: Mapping[str, Mapping[str, Any]], folders: Sequence[str | Path]) -> list[str]:
     """A line for each evaluation of the same scenes as the first."""
-    first, *others = folders
+    played = {name: list(read_records(Path(folder)).values()) for name, folder in zip(protocols, folders)}
+    first, *others = protocols
     lines = []
     for other in others:
-        if scenes(other) == scenes(first) and (found := scores.difference(records(other), records(first))):
+        alike = all(protocols[other].get(key) == protocols[first].get(key) for key in SCENES)
+        if alike and (found := scores.difference(played[other], played[first])):
             gap, low, high = (100 * value for value in (found["difference"], *found["interval"]))
-            lines.append(f"{other.name} against {first.name}: {gap:+.1f} points ({low:+.1f} to {high:+.1f}), in "
+            lines.append(f"{other} against {first}: {gap:+.1f} points ({low:+.1f} to {high:+.1f}), in "
                          f"{found['episodes']} episodes of the same scenes")
     return lines
-
-
-def scenes(folder: Path) -> list:
-    protocol = json.loads((folder / PROTOCOL).read_text())
-    return [protocol.get(key) for key in SCENES]
-
-
-def records(folder: Path) -> list[dict]:
-    return list(read_records(folder).values())
