@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from safetensors import SafetensorError
 
 from agent import checkpoint
 from envs.tabletop.env import TabletopEnv, streams
@@ -324,3 +325,14 @@ def test_an_unmet_requirement_is_named():
 def test_show_prints_yaml(capsys):
     status, page = said(capsys, "eval", "episodes=3", "--show")
     assert status == 0 and json.dumps(yaml.safe_load(page.out)) and yaml.safe_load(page.out)["episodes"] == 3
+
+
+def full_disk_of_safetensors():
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")  # as seen
+
+
+@pytest.mark.parametrize("write", (lambda: Path("/dev/full").write_text("all of it"), full_disk_of_safetensors))
+def test_a_full_disk_is_told_by_whichever_library_meets_it(write, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "dispatch", lambda words: write())
+    status, page = said(capsys, "collect")
+    assert status == 2 and page.err.startswith("soma: ") and "No space left on device" in page.err

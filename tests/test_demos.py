@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -221,6 +222,13 @@ class TestFrameCache:
         assert decoded == list(range(sum(LENGTHS[:2]), reader.length))
         whole = reader.frames(FRONT, range(reader.length)).mean((1, 2))
         np.testing.assert_allclose(cache.frames(FRONT, np.arange(reader.length)).mean((1, 2)), whole, atol=1.5)
+
+    def test_a_disk_without_room_is_an_error_before_anything_is_decoded(self, original, tmp_path, monkeypatch):
+        monkeypatch.setattr(DemoReader, "film", lambda *_: pytest.fail("decoded"))
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=reader.length * 16 * 16 * 3 // 2))
+        reader = DemoReader(original)
+        with pytest.raises(DatasetError, match=r"front.16.npy: the decoded frames take .* GB; the disk has"):
+            FrameCache.build(reader, tmp_path, 16, progress=False)
 
     def test_a_missing_image_is_an_error(self, dataset, tmp_path):
         other_film(dataset, lambda e, n: n[:11])

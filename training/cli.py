@@ -9,7 +9,7 @@ import threading
 from typing import Any, Callable, Mapping, Sequence
 
 from training import settings
-from training.settings import OURS, SettingsError
+from training.settings import SettingsError
 
 ORDER = ("demo", "run", "collect", "data", "train", "eval", "report", "export", "doctor")
 POSITIONAL = {"data": ("action", "dir"), "report": ("dir",)}  # settings that may be given without their key
@@ -26,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nstopped; collect, train and eval go on where they stopped when they are run again", file=sys.stderr)
         return 130
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in OURS:
-            raise  # nothing that the user was to be told: a fault of ours, with its traceback
+        if not settings.is_told(type(error).__module__, str(error)):
+            raise
         print(f"soma: {error}", file=sys.stderr)
         return 2
 

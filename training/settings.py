@@ -5,6 +5,7 @@ What a verb's --help shows is read from that YAML: the comment at its head, and 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -16,10 +17,16 @@ from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 import yaml
 
 OURS = ("agent", "envs", "policies", "training", "ros_nodes")  # packages whose own errors are what a user is told
+FULL = os.strerror(errno.ENOSPC)  # what libraries of all kinds say of a full disk, each in an error of its own
 CONFIGS = Path(__file__).parent / "configs"
 ENTRY = re.compile(r"^(\w+):\s*(.*?)(?:\s+#\s*(.*))?$")
 NEEDED = {bool: "true or false", int: "a whole number", float: "a number"}  # by a default's type
 PLAIN = re.compile(r"[\w./:+-]*")  # what hydra's grammar takes as it stands
+
+
+def is_told(kind: str, message: str) -> bool:
+    """Whether an error of a class in module `kind` says what a user can do; any other is a fault, shown with its traceback."""
+    return kind.partition(".")[0] in OURS or FULL in message
 
 
 class SettingsError(ValueError):

@@ -161,7 +161,7 @@ def windows_of(reader: DemoReader, folder: str | Path, processor: Processor, hor
     at_least(0, {"stage.queries": stage["queries"]})
     state = PartialState(cpu=share_of_cpu())
     mine = slice(state.process_index, None, state.num_processes)
-    cache = FrameCache.build(reader, Path(folder) / "frames", processor.image_size, cameras=mine)
+    cache = FrameCache.build(reader, Path(folder) / "frames", processor.image_size, state.is_main_process, mine)
     state.wait_for_everyone()
     return DemoWindows(reader, cache, processor, horizon, stage["batch"] // cfg["processes"], stage["decisions"],
                        cfg["seed"], remix, dropout, stage["queries"], cfg["processes"])

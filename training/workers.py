@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Callable, Iterator, Sequence
 
-from training.settings import OURS
+from training.settings import is_told
 
 _worker: dict[str, Any] = {}  # this process's: how it is made, and it
 
@@ -45,7 +45,7 @@ def each(make: Callable[..., Callable], args: tuple, jobs: Sequence, workers: in
 
 def together(run: Callable[..., Any], args: tuple, processes: int) -> None:
     """run(*args) in processes that find each other as torch.distributed's do (over the loopback interface); what one
-    raises ends all. Raises WorkerError with the message of an error of our own."""
+    raises ends all. Raises WorkerError with the message of an error that a user is told."""
     import torch.multiprocessing
 
     with socket.socket() as free:
@@ -55,7 +55,7 @@ def together(run: Callable[..., Any], args: tuple, processes: int) -> None:
         torch.multiprocessing.spawn(_together, (run, args, processes, port), nprocs=processes)
     except torch.multiprocessing.ProcessRaisedException as error:  # which has no more than the text of a traceback
         kind, _, message = str(error).strip().splitlines()[-1].partition(": ")
-        if kind.split(".")[0] in OURS:
+        if is_told(kind, message):
             raise WorkerError(message) from error
         raise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,7 +38,7 @@ class FrameCache:
         """Decode what is missing in `folder`; what is there from this very dataset and size is kept. cameras: those of the
         reader's that this process decodes, where several share the work.
 
-        Raises DatasetError where an image is missing.
+        Raises DatasetError where an image is missing, or where the frames find no room.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +78,16 @@ def fingerprint(reader: DemoReader) -> str:
     return hashlib.sha256(json.dumps([sizes, places, reader.length]).encode()).hexdigest()
 
 
+def _reserve(path: Path) -> None:
+    """Room for the whole file now: a memory map that finds none later ends the process without a word."""
+    whole, there, free = path.stat().st_size, path.stat().st_blocks * 512, shutil.disk_usage(path.parent).free
+    if whole - there > free:
+        raise DatasetError(f"{path}: the decoded frames take {whole / 1e9:.3f} GB; the disk has {free / 1e9:.3f} GB left")
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, whole)
+
+
 def _fill(reader: DemoReader, key: str, path: Path, size: int, mark: str, progress: bool) -> None:
     note = path.with_suffix(".json")
     state = form.read_json(note) if note.is_file() and path.is_file() else {}
@@ -84,6 +95,7 @@ def _fill(reader: DemoReader, key: str, path: Path, size: int, mark: str, progre
     if done == len(reader.episodes):
         return
     images = np.lib.format.open_memmap(path, "r+" if done else "w+", np.uint8, (reader.length, size, size, 3))
+    _reserve(path)
     ends = [episode.start + episode.length for episode in reader.episodes]
     due = reader.episodes[done].start
     bar = tqdm(desc=f"decoding {key}", unit="frame", initial=due, total=reader.length, disable=not progress)
