@@ -30,7 +30,7 @@ class Place:
         self.seconds = seconds
 
     def __call__(self, job):
-        time.sleep(self.seconds)
+        time.sleep(self.seconds * job)
         return os.getpid()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -101,16 +102,15 @@ def test_what_a_worker_raises_reaches_the_main_process():
         list(each(Broken, (), [1, 2, 3], 2))
 
 
-def test_workers_end_with_the_process_that_is_killed():
+@pytest.mark.parametrize("how", (signal.SIGKILL, signal.SIGINT))
+def test_workers_end_at_once_with_the_process_that_is_ended(how):
     code = ("from training.workers import each\nfrom tests.little_workers import Place\n"
             "if __name__ == '__main__':\n"
-            "    for _, place in each(Place, (0.3,), range(99), 2): print(place, flush=True)")
-    main = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    places = set()
-    while len(places) < 2:
-        places.add(int(main.stdout.readline()))
-    main.kill()
-    main.wait()
+            "    for _, place in each(Place, (0.3,), [1, 1, 1, 1, 300, 300, 300, 300], 2): print(place, flush=True)")
+    main = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    places = {int(main.stdout.readline()) for _ in range(4)}
+    main.send_signal(how)
+    assert main.wait(10.0) != 0
     end = time.monotonic() + 10.0
     while any(alive(place) for place in places) and time.monotonic() < end:
         time.sleep(0.05)

@@ -31,6 +31,7 @@ def each(make: Callable[..., Callable], args: tuple, jobs: Sequence, workers: in
         return
     one_thread_each()
     spawn = multiprocessing.get_context("spawn")  # never fork after a GL context or a video was opened
+    others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(min(workers, len(jobs)), spawn, _start, (make, args)) as pool:
         running = {pool.submit(_run, job): job for job in jobs}
         try:
@@ -39,6 +40,10 @@ def each(make: Callable[..., Callable], args: tuple, jobs: Sequence, workers: in
                     yield running.pop(future), future.result()
         except BrokenProcessPool as error:
             raise WorkerError("a worker process was killed (out of memory?): run again to go on") from error
+        except BaseException:  # what still runs nobody would take
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -75,7 +80,7 @@ def one_thread_each() -> None:
 
 def _start(make: Callable[..., Callable], args: tuple) -> None:
     threading.Thread(target=_end_with_main, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides; the running job is finished
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides
     _worker["make"], _worker["args"] = make, args
 
 
