@@ -23,6 +23,7 @@ TIP = 0.010  # m that the finger tips reach below the tool point
 FINGER = 0.012  # m, half of two closed fingers along the way they open, and half of one, rounded up, across it
 HOOKED = 0.040  # m, height of the tool with which a drawer's tab is pulled and pushed
 PUSHING = -0.5  # gripper command: two prongs 2 cm apart, between which a pushed object does not turn away
+PRESSED = 0.011  # m that a button is pushed in: twice what counts, so that who copies it loosely presses it, too
 BEHIND = 0.04  # m between the fingers and an object that is about to be pushed
 
 
@@ -165,9 +166,9 @@ def half_height(world: World, item: Item) -> float:
     return item.radius if toppled else item.height / 2
 
 
-def press(world: World, item: Item, depth: float) -> np.ndarray:
-    """Close the gripper, come down on a button or buzzer and push it `depth` m in."""
-    top = world.position(item.name) + (0, 0, item.height / 2 - depth + TIP)
+def press(world: World, item: Item) -> np.ndarray:
+    """Close the gripper, come down on a button or buzzer and push it in."""
+    top = world.position(item.name) + (0, 0, item.height / 2 - PRESSED + TIP)
     if world.opening > 0.02:
         return approach(world, top + (0, 0, 0.06), 0.0, CLOSED)
     return approach(world, top, 0.0, CLOSED)

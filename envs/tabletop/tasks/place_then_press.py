@@ -63,7 +63,7 @@ class PlaceThenPress(Task):
 
     def expert(self, world):
         if inside(world, self.item, self.bowl) and motions.left(world, self.item):
-            return motions.press(world, self.button, 0.009)
+            return motions.press(world, self.button)
         return motions.put_in_bowl(world, self.item, self.bowl)
 
     def focus(self, world):

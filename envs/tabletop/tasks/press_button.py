@@ -48,7 +48,7 @@ class PressButton(Task):
         return {"near": nearness(distance(world, top)), "pressed": float(self.success(world))}
 
     def expert(self, world):
-        return motions.press(world, world.scene.role("target"), 0.009)
+        return motions.press(world, world.scene.role("target"))
 
     def focus(self, world):
         return world.position(world.scene.role("target").name)

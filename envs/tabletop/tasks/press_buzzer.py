@@ -65,7 +65,7 @@ class PressBuzzer(PressButton):
     def expert(self, world):
         if world.time < self.rings_at + self.reaction:
             return motions.wait(world)
-        return motions.press(world, self.target, 0.009)
+        return motions.press(world, self.target)
 
     def focus(self, world):
         """Before the ringing nobody can know: the tool itself."""
