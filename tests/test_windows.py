@@ -14,7 +14,9 @@ from agent.spec import ACTION, AUDIO, IMAGES, SENSE, STATE, TIME
 from agent.tokenizer import train_tokenizer
 from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES
 from tests.tiny import SENTENCES, tiny_model, tiny_spec
+from training.data.photometric import Photometric
 from training.data.windows import FOCUS, HEARD, MENTIONS, PIXELS, SOURCE, SURPRISE, DemoWindows, Dropout, mentioned, name_of
+from training.settings import SettingsError
 
 LENGTHS = (9, 25)
 
@@ -228,3 +230,31 @@ def test_data_from_elsewhere_needs_no_labels():
     batch = data[0]
     assert batch.goal is None and batch.objects is None and batch.known.all() and batch.action is not None
     assert AUDIO not in recorded.data
+
+
+@given(st.integers(0, 2**32 - 1), *[st.floats(0, 0.9)] * 3)
+def test_another_light_is_one_growing_function_of_each_channel(seed, exposure, tint, gamma):
+    light = Photometric(exposure, tint, gamma)
+    images = np.random.default_rng(seed).integers(0, 256, (3, 8, 9, 3), np.uint8)
+    seen = light(images, np.random.default_rng(seed))
+    assert seen.shape == images.shape and seen.dtype == np.uint8
+    for before, after in zip(images.reshape(-1, 3).T, seen.reshape(-1, 3).T):
+        assert (np.diff(after[np.argsort(before)].astype(int)) >= 0).all()
+        assert all(len(np.unique(after[before == value])) == 1 for value in before)
+    np.testing.assert_array_equal(seen, light(images, np.random.default_rng(seed)))
+    np.testing.assert_array_equal(images, Photometric()(images, np.random.default_rng(seed)))
+
+
+def test_each_camera_of_each_sample_stands_in_a_light_of_its_own():
+    data, recorded = windows(photometric=Photometric(exposure=0.5, tint=0.5))
+    recorded.frames = lambda key, rows: np.full((len(rows), 32, 32, 3), 100, np.uint8)
+    lit = data[0].images
+    assert all((views == views[:, :1, :1, :1]).all() for views in lit.values())  # one light at all decisions of a sample
+    colours = torch.cat([views[:, 0, 0, 0] for views in lit.values()])
+    assert len(colours.unique(dim=0)) == len(colours)
+
+
+@pytest.mark.parametrize("wrong", ({"exposure": -0.1}, {"tint": 1.0}, {"gamma": float("nan")}))
+def test_a_light_that_is_no_light_is_refused(wrong):
+    with pytest.raises(SettingsError, match="from 0 to below 1"):
+        Photometric(**wrong)

@@ -29,6 +29,7 @@ from training.data.demos import DemoReader
 from training.data.frame_cache import FrameCache
 from training.data.lerobot_format import INFO, read_json
 from training.data.mixture import Mixture
+from training.data.photometric import Photometric
 from training.data.remix import remix
 from training.data.speech import Utterances, bank_sentences
 from training.data.windows import DemoWindows, Dropout
@@ -157,6 +158,7 @@ def tasks_of(readers: Mapping[str, DemoReader]) -> list[str]:
 
 def windows_of(reader: DemoReader, folder: str | Path, processor: Processor, horizon: int, cfg: Mapping[str, Any]) -> DemoWindows:
     stage, dropout = cfg["stage"], filled(Dropout, "stage.dropout", cfg["stage"]["dropout"])
+    light = filled(Photometric, "stage.photometric", stage["photometric"])
     at_least(1, {"stage.decisions": stage["decisions"]})
     at_least(0, {"stage.queries": stage["queries"]})
     state = PartialState(cpu=share_of_cpu())
@@ -164,7 +166,7 @@ def windows_of(reader: DemoReader, folder: str | Path, processor: Processor, hor
     cache = FrameCache.build(reader, Path(folder) / "frames", processor.image_size, state.is_main_process, mine)
     state.wait_for_everyone()
     return DemoWindows(reader, cache, processor, horizon, stage["batch"] // cfg["processes"], stage["decisions"],
-                       cfg["seed"], remix, dropout, stage["queries"], cfg["processes"])
+                       cfg["seed"], remix, dropout, stage["queries"], cfg["processes"], light)
 
 
 def hearing(cfg: Mapping[str, Any]) -> Trainer:

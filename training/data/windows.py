@@ -20,6 +20,7 @@ from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES
 from envs.tabletop.tasks import TASKS
 from training.data.demos import DemoReader
 from training.data.frame_cache import FrameCache
+from training.data.photometric import Photometric
 
 SKILL_NAMES = list(TASKS)
 SURPRISE, HEARD, FOCUS, PIXELS, SOURCE = (f"annotation.{name}" for name in (
@@ -58,15 +59,15 @@ class DemoWindows:
     batch: samples a batch; decisions: K, drawn at random from one episode each. `mixer` turns an episode's sound tracks
     into what the agent heard: (tracks, rng) -> (n, C). queries: things in each view that are asked for, where labels are.
     together: batches in a row that make one step (of as many processes), which have sound or have none together, so that
-    none waits for another.
+    none waits for another. photometric: in what other light each camera's pictures of a sample may be.
     """
 
     def __init__(self, reader: DemoReader, cache: FrameCache, processor: Processor, horizon: int, batch: int = 16,
                  decisions: int = 4, seed: int = 0, mixer=None, dropout: Dropout | None = None, queries: int = 4,
-                 together: int = 1):
+                 together: int = 1, photometric: Photometric | None = None):
         self.reader, self.cache, self.processor, self.horizon = reader, cache, processor, horizon
         self.batch, self.decisions, self.seed, self.mixer, self.queries = batch, decisions, seed, mixer, queries
-        self.dropout, self.together = dropout or Dropout(), together
+        self.dropout, self.together, self.photometric = dropout or Dropout(), together, photometric or Photometric()
         self.columns = reader.columns()
         lengths = np.array([e.length for e in reader.episodes])
         self.chances = np.sqrt(lengths) / np.sqrt(lengths).sum()  # short tasks are not drowned by long ones
@@ -101,7 +102,8 @@ class DemoWindows:
         steps = np.sort(rng.choice(info.length, self.decisions, p=self.chances_within(info)))
         rows = info.start + steps
         out = {TASK: info.task, TIME: steps / self.reader.fps, STATE: self.columns[STATE][rows]}
-        out |= {IMAGES + name: self.cache.frames(IMAGES + name, rows) for name in self.processor.spec.cameras}
+        views = [IMAGES + name for name in self.processor.spec.cameras]
+        out |= {view: self.photometric(self.cache.frames(view, rows), rng) for view in views}
         out |= {SENSE + name: self.columns[SENSE + name][rows] for name in self.processor.spec.senses}
         out |= self.targets(info, steps)
         out["source"] = self.sources(info, steps)
