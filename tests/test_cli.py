@@ -144,8 +144,8 @@ MISTAKES = [
     (["train", "model.projectors.front.factor=0", "data=DATA"], ["factor 0", "1 to 16"]),
     (["train", "+model.vision.eyes=2", "data=DATA"], ["NativeViT takes no eyes", "image_size, first, width"]),
     (["train", "+model.eyes=2", "data=DATA"], ["EmbodiedModel takes no eyes", "vision"]),
-    (["train", "stage=hearing", "init=pocket", "stage.voices={espeak: 1, pico: 0, festival: 0, piper: 0, hibari: 0}", "data=DATA"],
-     ["DATA", "demonstrations", "voice bank"]),
+    (["train", "stage=hearing", "init=pocket", "stage.voices={espeak: 1, pico: 0, festival: 0, piper: 0, hibari: 0}",
+      "data=DATA"], ["DATA", "demonstrations", "voice bank"]),
 ]
 DATA = Path(__file__).parent / "data" / "metaworld_v3"
 
