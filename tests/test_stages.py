@@ -183,8 +183,8 @@ def test_a_recogniser_is_trained_and_learns_which_word_follows_which(tmp_path):
     model, processor, config = tiny_model()
     checkpoint.save(tmp_path / "first", model, config, processor.tokenizer)
     words = ["stage=hearing", f"init={tmp_path / 'first'}", f"data={tmp_path / 'voices'}", f"out={tmp_path / 'out'}",
-             "stage.sentences=6", "stage.batch=2", "stage.voices={espeak: 1, pico: 0, festival: 0}", "threads=1",
-             "stage.schedule.steps=2", "stage.schedule.workers=0"]
+             "stage.sentences=6", "stage.batch=2", "stage.voices={espeak: 1, pico: 0, festival: 0, piper: 0, hibari: 0}",
+             "stage.schedule.steps=2", "stage.schedule.workers=0", "threads=1"]
     heard, *_ = checkpoint.load(train(settings.compose("train", words)))
     old, new = model.state_dict(), heard.state_dict()
     changed = {name.split(".")[0] for name in new if name in old and not torch.equal(new[name], old[name])}
