@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 KINDS, COLOURS = 16, 16  # classes at most; the last kind means "nothing here"
 SKILLS = 64  # classes at most
-RARE = 0.1  # weight of a cell in which nothing is: most are
+RARE = 0.004  # weight of a cell in which nothing is: so that the few in which something is are learned soonest
 COLUMNS = {"front": 5, "wrist": 7}  # where a camera's (u, v) stand in an object row
 
 
