@@ -34,6 +34,11 @@ class Place:
         return os.getpid()
 
 
+def linger_together(seconds: float):
+    print(os.getpid(), flush=True)
+    time.sleep(seconds)
+
+
 def mistaken_together(mistake: str):
     """A mistake of the user's, or a fault of ours."""
     if mistake:

@@ -8,9 +8,20 @@ from hypothesis import strategies as st
 
 from agent.encoders.audio import LAGS, CausalAudioEncoder, Features, mel_filters, scaled_bands
 from agent.encoders.speech import masked, progress, warped
+from agent.encoders.vision import GroupNorm
 from agent.perception import SoundMemory
 from agent.spec import TIME
 from tests.tiny import tiny_model, tiny_sample
+
+
+@given(st.integers(0, 99), st.sampled_from([(1, 8, 2, 1), (2, 48, 5, 3), (3, 96, 4, 4)]), st.floats(-3, 3), st.floats(0.1, 4))
+def test_group_norm_is_that_of_pytorch(seed, shape, mean, deviation):
+    torch.manual_seed(seed)
+    ours = GroupNorm(8, shape[1])
+    torch.nn.init.normal_(ours.weight), torch.nn.init.normal_(ours.bias)
+    x = (mean + deviation * torch.randn(shape)).contiguous(memory_format=torch.channels_last)
+    theirs = torch.nn.functional.group_norm(x, 8, ours.weight, ours.bias)
+    assert torch.allclose(ours(x), theirs, atol=1e-3) and ours(x).shape == x.shape
 
 
 def test_sound_in_pieces_equals_sound_at_once():

@@ -102,13 +102,20 @@ def test_what_a_worker_raises_reaches_the_main_process():
         list(each(Broken, (), [1, 2, 3], 2))
 
 
+EACH = """from training.workers import each
+from tests.little_workers import Place
+if __name__ == '__main__':
+    for _, place in each(Place, (0.3,), [1, 1, 1, 1, 300, 300, 300, 300], 2): print(place, flush=True)"""
+TOGETHER = """from training.workers import together
+from tests.little_workers import linger_together
+if __name__ == '__main__': together(linger_together, (100.0,), 2)"""
+
+
+@pytest.mark.parametrize("code, lines", ((EACH, 4), (TOGETHER, 2)), ids=("each", "together"))
 @pytest.mark.parametrize("how", (signal.SIGKILL, signal.SIGINT))
-def test_workers_end_at_once_with_the_process_that_is_ended(how):
-    code = ("from training.workers import each\nfrom tests.little_workers import Place\n"
-            "if __name__ == '__main__':\n"
-            "    for _, place in each(Place, (0.3,), [1, 1, 1, 1, 300, 300, 300, 300], 2): print(place, flush=True)")
+def test_workers_end_at_once_with_the_process_that_is_ended(how, code, lines):
     main = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    places = {int(main.stdout.readline()) for _ in range(4)}
+    places = {int(main.stdout.readline()) for _ in range(lines)}
     main.send_signal(how)
     assert main.wait(10.0) != 0
     end = time.monotonic() + 10.0

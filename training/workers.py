@@ -56,12 +56,18 @@ def together(run: Callable[..., Any], args: tuple, processes: int) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    started = torch.multiprocessing.spawn(_together, (run, args, processes, port), nprocs=processes, join=False)
     try:
-        torch.multiprocessing.spawn(_together, (run, args, processes, port), nprocs=processes)
+        while not started.join():
+            pass
     except torch.multiprocessing.ProcessRaisedException as error:  # which has no more than the text of a traceback
         kind, _, message = str(error).strip().splitlines()[-1].partition(": ")
         if is_told(kind, message):
             raise WorkerError(message) from error
+        raise
+    except BaseException:  # a signal that reached this process alone: without it, the others are not to go on
+        for process in started.processes:
+            process.terminate()
         raise
 
 

@@ -15,13 +15,27 @@ def to_unit(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1.0)
 
 
+class GroupNorm(nn.GroupNorm):
+    """As PyTorch's (Wu and He 2018), which on a CPU takes ten times as long where the channels lie last, as convolutions
+    like them. Its tensors have the same names. (N, C, H, W) -> the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
+        moments = torch.stack([pixels.mean(1, dtype=torch.float32), (pixels * pixels).mean(1, dtype=torch.float32)])
+        mean, square = moments.unflatten(-1, (self.num_groups, -1)).mean(-1, keepdim=True)
+        scale = (square - mean * mean + self.eps).rsqrt() * self.weight.view(self.num_groups, -1)
+        shift = self.bias.view(self.num_groups, -1) - mean * scale
+        scale, shift = (part.flatten(1)[:, None].to(x.dtype) for part in (scale, shift))
+        return torch.addcmul(shift, pixels, scale).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
 class ConvBlock(nn.Module):
     """3x3 convolution, group norm, SiLU; with a skip where the shape stays (He et al. 2016)."""
 
     def __init__(self, width_in: int, width: int, stride: int = 1):
         super().__init__()
         self.conv = nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False)
-        self.norm = nn.GroupNorm(8, width)
+        self.norm = GroupNorm(8, width)
         self.act = nn.SiLU()
         self.skip = stride == 1 and width_in == width
 
