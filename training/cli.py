@@ -12,7 +12,7 @@ from training import settings
 from training.settings import SettingsError
 
 ORDER = ("demo", "run", "collect", "data", "train", "eval", "report", "export", "doctor")
-TRAINING = {  # what torch and the C library go by, once loaded: a quarter more steps a minute in all
+TRAINING = {  # what torch and the C library go by, once loaded
     "OMP_WAIT_POLICY": "PASSIVE",  # threads do not spin on the cores that the data's loaders need
     "THP_MEM_ALLOC_ENABLE": "1",  # huge pages for tensors: page faults are dear in virtual machines
     "GLIBC_TUNABLES": ":".join(f"glibc.malloc.{what}" for what in (  # the same, for the processes that are started
