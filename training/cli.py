@@ -12,12 +12,6 @@ from training import settings
 from training.settings import SettingsError
 
 ORDER = ("demo", "run", "collect", "data", "train", "eval", "report", "export", "doctor")
-TRAINING = {  # what torch and the C library go by, once loaded
-    "OMP_WAIT_POLICY": "PASSIVE",  # threads do not spin on the cores that the data's loaders need
-    "THP_MEM_ALLOC_ENABLE": "1",  # huge pages for tensors: page faults are dear in virtual machines
-    "GLIBC_TUNABLES": ":".join(f"glibc.malloc.{what}" for what in (  # the same, for the processes that are started
-        "hugetlb=1", f"mmap_threshold={1 << 30}", f"trim_threshold={1 << 32}", f"top_pad={1 << 26}")),
-}
 POSITIONAL = {"data": ("action", "dir"), "report": ("dir",)}  # settings that may be given without their key
 
 
@@ -108,8 +102,7 @@ def collect(cfg: Mapping[str, Any]) -> int:
 
 
 def train(cfg: Mapping[str, Any]) -> int:
-    for name, value in TRAINING.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads do not spin on the cores that the data's loaders need
     from training.stages import train as run
 
     print(f"weights: {run(cfg)}")

@@ -1,12 +1,14 @@
 #!/bin/sh
 # Weights for the tabletop from nothing: demonstrations, imitation with rounds of practice, the recogniser.
 #
-#   sh training/recipe.sh [FOLDER [SEED]]      # outputs/pocket and 0; SOMA=COMMAND where soma is elsewhere
+#   sh training/recipe.sh [FOLDER [SEED [SETTING ...]]]   # outputs/pocket and 0; SOMA=COMMAND where soma is elsewhere
 #
+# SETTINGs are those of imitation, as of `soma train stage=dagger`: fewer steps, for instance.
 # Run again, it goes on where it was interrupted. The voices need pip install -e '.[voices]' and apt-get install festival
 # festvox-kdlpc16k.
 set -e
 OUT=${1:-outputs/pocket} SEED=${2:-0} SOMA=${SOMA:-.venv/bin/soma}
+[ $# -lt 2 ] && shift $# || shift 2
 
 ALL=reach,pick_up,place_in,push,place_on,stack,open_drawer,close_drawer,press_button,sort_two,put_two,place_then_press,store
 ALL=$ALL,press_buzzer,start_on_beep,find_rattle
@@ -22,6 +24,7 @@ $SOMA collect tasks=push beginning=24 instruct=text seed=800000 perturb=0.1 epis
 
 $SOMA train stage=dagger seed="$SEED" processes=2 "stage.shares=[57,17,15,6,5]" \
     "stage.tasks=[$ALL,$HARD,press_buzzer,start_on_beep]" out="$OUT/train-$SEED" \
-    data="$OUT/demos,$OUT/beginnings,$OUT/ringing,$OUT/waiting,$OUT/pushing"
-$SOMA train stage=hearing seed="$SEED" init="$OUT/train-$SEED/weights" data="$OUT/voices-$SEED" out="$OUT/hearing-$SEED"
+    data="$OUT/demos,$OUT/beginnings,$OUT/ringing,$OUT/waiting,$OUT/pushing" "$@"
+$SOMA train stage=hearing seed="$SEED" processes=2 stage.schedule.workers=1 init="$OUT/train-$SEED/weights" \
+    data="$OUT/voices-$SEED" out="$OUT/hearing-$SEED"
 $SOMA export weights="$OUT/hearing-$SEED/weights" out="$OUT/weights-$SEED"
