@@ -13,6 +13,7 @@ from typing import Callable, NamedTuple
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from agent.attention import Rotation, rotate
 from agent.pretrained import load
@@ -28,12 +29,14 @@ class Thought(NamedTuple):
     keys: list[Tensor]  # L of (B, G, T, D), rotated to their positions
     values: list[Tensor]  # L of (B, G, T, D)
 
-    def parts(self, index: Tensor) -> "Thought":
-        """The tokens `index` (B, K, W) of each row, K rows from one: (B K, W)."""
+    def parts(self, row: Tensor, index: Tensor) -> "Thought":
+        """The tokens `index` (N, K, W) of rows `row` (N,), where there are that many: (N K, W)."""
+        length = self.hidden.shape[1]
+        places = row[:, None, None] * length + index.clamp(max=length - 1)
 
-        def pick(x: Tensor) -> Tensor:  # (B, G, T, D)
-            places = index[:, :, None, :, None].expand(-1, -1, x.shape[1], -1, x.shape[3])
-            return x[:, None].expand(-1, index.shape[1], -1, -1, -1).gather(3, places).flatten(0, 1)
+        def pick(x: Tensor) -> Tensor:  # (B, G, T, D); an embedding's gradient is gathered faster than an index's
+            found = nn.functional.embedding(places, x.transpose(1, 2).flatten(2).flatten(0, 1))
+            return found.unflatten(-1, (x.shape[1], -1)).transpose(2, 3).flatten(0, 1)
 
         keys, values = ([pick(x) for x in part] for part in (self.keys, self.values))
         return Thought(pick(self.hidden[:, None])[:, 0], keys, values)
@@ -160,6 +163,11 @@ class Backbone(nn.Module):
                                          use_cache=True, **known)
         layers = out[self._cache_name].layers
         return Thought(out.last_hidden_state, [layer.keys for layer in layers], [layer.values for layer in layers])
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The LM's own, whatever it calls them."""
+        return [module for module in self.core.modules() if isinstance(module, GradientCheckpointingLayer)]
 
     @cached_property
     def _cache_name(self) -> str:

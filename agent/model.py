@@ -12,8 +12,8 @@ end a thing's name learn to answer (phrase grounding, as in MDETR, Kamath et al.
 over the words and where each points, before it points at what to go for. On the robot K is 1, and nothing but the
 instruction is asked.
 
-Legend: B samples, K decisions, R = B K rows, N memory tokens, M body tokens, L text tokens, Q queries, T tokens of a
-row, W of N that it remembers, D width.
+Legend: B samples, K decisions, R = B K rows, S streams of sound, N memory tokens of each, M body tokens, L text tokens,
+Q queries, T tokens of a row, W of the memory tokens that it remembers, D width.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from agent.generators.flow import Prefix
 from agent.generators.goal import Deliberation, Goal, GoalPointer, pixel_loss, point_loss
 from agent.grounding import LayoutHead, ObjectHead, SkillHead, SourceHead
 from agent.language import BLANK
+from agent.layout import Layout, remembered
 from agent.normalizer import Normalizer
 from agent.processor import MENTIONS, Batch
 from agent.spec import Spec
@@ -129,11 +130,12 @@ class EmbodiedModel(nn.Module):
         self.source_head = SourceHead(width) if self.audio else None
 
     def compile_busiest(self) -> None:
-        """By torch.compile, in place, the parts that take most of a training step's time. Pictures keep their size; text
-        and sound are of any length."""
+        """By torch.compile, in place, what takes most of a training step's time, each layer as a variant of its own. Pictures
+        keep their size; text and sound are of any length."""
+        torch._dynamo.config.cache_size_limit = max(64, torch._dynamo.config.cache_size_limit)
         self.vision.compile(dynamic=False)
         expert = getattr(self.generator, "expert", None)
-        for part in (self.pointer, self.backbone.core, *(expert.layers if expert is not None else ())):
+        for part in (*self.backbone.layers, *self.pointer.parts, *(expert.layers if expert is not None else ())):
             part.compile(dynamic=True)
 
     # -- stages 1 and 2: encode and project ---------------------------------------------------------------------
@@ -146,11 +148,11 @@ class EmbodiedModel(nn.Module):
         return tokens + self.stamp_in(self.normalize_state(states))
 
     def memories(self, batch: Batch) -> Tensor:
-        """Memory tokens (B, N, D) of a batch's sound, N = 0 where it has none."""
-        if self.audio is None or batch.audio is None:
-            return self.backbone.table.new_zeros(len(batch.text), 0, self.backbone.width)
+        """Memory tokens (S, N, D) of a batch's streams of sound."""
         states = batch.audio_states
-        return self.listen(batch.audio, states if states is None else _hide(states, batch.absent.get("state")))
+        if states is not None and "state" in batch.absent:
+            states = states * ~batch.absent["state"][batch.audio_of][..., None]
+        return self.listen(batch.audio, states)
 
     def see(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Camera -> feature grids (B K, P, P, width) of its pictures (B, K, S, S, 3); all cameras' at once."""
@@ -192,8 +194,9 @@ class EmbodiedModel(nn.Module):
         thought = self.backbone(torch.cat([body, *asks], 2).flatten(0, 1), visible, positions, recalled.thought)
         hidden = thought.hidden.unflatten(0, shape)
         acts, words = hidden[:, :, layout.act_indices()], hidden[:, :, layout.words()]
-        senses = (self.felt(batch), _hide(recalled.newest, batch.absent.get("audio")),
-                  {name: grid.unflatten(0, shape) for name, grid in grids.items()}, self.tool(batch), batch.absent)
+        surveys = self.pointer.surveys({name: grid.unflatten(0, shape) for name, grid in grids.items()})
+        heard = _hide(recalled.newest, batch.absent.get("audio"))
+        senses = (self.felt(batch), heard, surveys, self.tool(batch), batch.absent)
         named = self.pointer(words, *senses)
         first, guess = self.deliberation(acts[:, :, 0], words, named, asks_seen[0][..., :-1], self.tool(batch))
         acts, act = torch.cat([first, acts[:, :, 1:]], 2), layout.act_indices()[:1]
@@ -202,11 +205,14 @@ class EmbodiedModel(nn.Module):
 
     def recall(self, batch: Batch) -> Recalled:
         """All the sound of a batch, heard at once."""
-        memory = self.memories(batch)
-        heard = batch.heard if batch.heard is not None else batch.known.new_zeros(batch.known.shape, dtype=torch.int64)
-        size = min(memory.shape[1], self.memory)
-        thought = self.ponder(memory).parts(remembered(heard, size)) if size else None
-        return Recalled(thought, newest(memory, heard), heard)
+        if self.audio is None or batch.audio is None:
+            nothing = self.backbone.table.new_zeros(*batch.known.shape, self.backbone.width)
+            return Recalled(None, nothing, torch.zeros_like(batch.known, dtype=torch.int64))
+        memory, (stream, start), thought = self.memories(batch), batch.audio_at.unbind(1), None
+        if size := min(memory.shape[1], self.memory):
+            places = start[:, None, None] + remembered(batch.heard, size)
+            thought = self.ponder(memory, start[batch.audio_of]).parts(stream, places)
+        return Recalled(thought, newest(memory, stream, start, batch.heard), batch.heard)
 
     def hear(self, wave: Tensor, states: Tensor, before: Recalled | None = None) -> Recalled:
         """The sound of B = K = 1 that comes behind what was heard before, see `listen`: a decision on it is the one on all of
@@ -215,17 +221,17 @@ class EmbodiedModel(nn.Module):
         if before is not None and int(before.heard) + memory.shape[1] > self.backbone.longest / 2:
             before = None
         count, past = (0, None) if before is None else (int(before.heard), before.thought)
-        thought = self.ponder(memory, past, count).last(self.memory)
+        thought = self.ponder(memory, torch.zeros_like(memory[..., 0], dtype=torch.int64), past, count).last(self.memory)
         return Recalled(thought, memory[:, -1:], torch.tensor([[count + memory.shape[1]]], device=memory.device))
 
-    def ponder(self, memory: Tensor, past: Thought | None = None, count: int = 0) -> Thought:
-        """What the backbone makes of memory tokens (B, N, D) alone, of which each sees the last `self.memory` up to itself.
-        past: what it made of the last of the `count` before."""
+    def ponder(self, memory: Tensor, begins: Tensor, past: Thought | None = None, count: int = 0) -> Thought:
+        """What the backbone makes of memory tokens (S, N, D) alone, of which each sees the last `self.memory` up to itself of
+        its own sound, which begins at token `begins` (S, N). past: what it made of the last of the `count` before."""
         new = torch.arange(count, count + memory.shape[1], device=memory.device)
         seen = torch.arange(count - (past.keys[0].shape[2] if past else 0), count + memory.shape[1], device=memory.device)
         age = new[:, None] - seen
-        visible = ((age >= 0) & (age < self.memory)).expand(len(memory), -1, -1)
-        return self.backbone(memory, visible, new.expand(len(memory), -1), past)
+        visible = (age >= 0) & (age < self.memory) & (seen >= begins[..., None])
+        return self.backbone(memory, visible, new - begins, past)
 
     def felt(self, batch: Batch) -> Tensor:
         """The normalised state (B, K, S); zero where it is absent."""
@@ -264,9 +270,7 @@ class EmbodiedModel(nn.Module):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Every loss that the batch has targets for, by name."""
-        losses = {}
-        if batch.action is not None:
-            losses |= self.demonstration_loss(batch)
+        losses = self.demonstration_loss(batch) if batch.action is not None else {}
         if batch.utterance is not None and self.speech is not None:
             losses["speech"] = self.speech_loss(batch)
         return losses
@@ -323,68 +327,17 @@ class Sense(nn.Module):
         return self.project(self.encoder(self.normalize(x)))
 
 
-class Layout(NamedTuple):
-    """Where the parts of a row lie, who sees whom, and at which positions.
-
-    memory: sound tokens that a row remembers, W, which were thought before it. asks: lengths of a decision's asks
-    (instruction, queries), their <act> token included, which comes last.
-    """
-
-    memory: int
-    body: int
-    asks: tuple[int, ...]
-
-    @property
-    def total(self) -> int:
-        return self.body + sum(self.asks)
-
-    def visible(self, heard: Tensor, body_seen: Tensor, asks_seen: list[Tensor], deaf: Tensor | None = None) -> Tensor:
-        """(R, T, W + T) bool: row sees column. heard (B, K), body_seen (B, K, M), asks_seen (B, K, L + 1) each, deaf (B,).
-
-        The body sees itself and what it has heard of what it remembers; an ask sees these and itself."""
-        sound = remembered(heard, self.memory) < heard[..., None]
-        if deaf is not None:
-            sound = sound & ~deaf[:, None, None]
-        own = torch.eye(self.total, dtype=torch.bool, device=heard.device).repeat(*heard.shape, 1, 1)
-        own[..., : self.body] |= body_seen[:, :, None]
-        start = self.body
-        for length, seen in zip(self.asks, asks_seen):
-            own[..., start : start + length, start : start + length] |= seen[:, :, None]
-            start += length
-        return torch.cat([sound[:, :, None].expand(-1, -1, self.total, -1), own], -1).flatten(0, 1)
-
-    def positions(self, heard: Tensor, asks_seen: list[Tensor]) -> Tensor:
-        """(R, T): a decision's body starts one behind the newest sound that it heard; each ask follows the body, its
-        tokens counted without the padding."""
-        body = torch.arange(self.body, device=heard.device).expand(*heard.shape, -1)
-        asks = [self.body + seen.cumsum(-1) - 1 for seen in asks_seen]
-        return (heard[..., None] + torch.cat([body, *asks], -1)).flatten(0, 1)
-
-    def act_indices(self) -> Tensor:
-        """(1 + Q,) places of the asks' <act> tokens in a row."""
-        return self.body + torch.tensor(self.asks).cumsum(0) - 1
-
-    def words(self) -> slice:
-        """Places of the instruction's tokens in a row, without its <act>."""
-        return slice(self.body, self.body + self.asks[0] - 1)
-
-
 def _mean(tokens: Tensor, seen: Tensor) -> Tensor:
     """Mean over the tokens (B, K, L, D) that are seen (B, K, L); zero where none is."""
     weight = seen.to(tokens.dtype)[..., None]
     return (tokens * weight).sum(2) / weight.sum(2).clamp(min=1.0)
 
 
-def remembered(heard: Tensor, size: int) -> Tensor:
-    """(B, K, size): which sound tokens a decision remembers: the last that it has heard (B, K); before there are so many, also
-    some that it has not, which it does not see."""
-    return (heard - size).clamp(min=0)[..., None] + torch.arange(size, device=heard.device)
-
-
-def newest(memory: Tensor, heard: Tensor) -> Tensor:
-    """Of the memory tokens (B, N, D), the last that each decision has heard (B, K); zero before the first."""
+def newest(memory: Tensor, stream: Tensor, start: Tensor, heard: Tensor) -> Tensor:
+    """Of the memory tokens (S, N, D), the last that each decision has heard (B, K) of a sound that begins in `stream` (B,) at
+    `start` (B,); zero before the first."""
     before = nn.functional.pad(memory, (0, 0, 1, 0))
-    return before.gather(1, heard[..., None].expand(-1, -1, memory.shape[-1]))
+    return before[stream[:, None], start[:, None] + heard] * (heard > 0)[..., None]
 
 
 def _hide(values: Tensor, absent: Tensor | None) -> Tensor:

@@ -33,9 +33,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from agent.encoders.audio import CausalAudioEncoder
+from agent.packing import packed
 from agent.spec import ACTION, AUDIO, IMAGES, SENSE, STATE, TASK, TIME, Spec, SpecError
 from agent.tokenizer import encode
 
+TOKEN, CONTEXT = CausalAudioEncoder.TOKEN, CausalAudioEncoder.CONTEXT  # samples
 OBJECTS = "annotation.objects"
 MAX_TEXT = 48  # tokens of an instruction that are read
 KNOWN_TEXTS = 10_000  # whose tokens are remembered
@@ -51,8 +53,10 @@ class Batch:
     images: dict[str, Tensor] = field(default_factory=dict)  # (B, K, H, W, 3) uint8
     state: Tensor | None = None  # (B, K, S)
     senses: dict[str, Tensor] = field(default_factory=dict)  # (B, K, n)
-    audio: Tensor | None = None  # (B, CONTEXT + N TOKEN, C)
-    audio_states: Tensor | None = None  # (B, N, S): at the end of each memory token of `audio`
+    audio: Tensor | None = None  # (streams, CONTEXT + N TOKEN, C): the samples' sounds, packed
+    audio_at: Tensor | None = None  # (B, 2) int64: the stream and the memory token in which each sample's sound begins
+    audio_of: Tensor | None = None  # (streams, N) int64: the sample that each memory token is of
+    audio_states: Tensor | None = None  # (streams, N, S): at the end of each memory token
     heard: Tensor | None = None  # (B, K) int64: memory tokens that had been heard by then
     utterance: Tensor | None = None  # (B, n)
     utterance_length: Tensor | None = None  # (B,) samples; 0 where there was none
@@ -89,8 +93,8 @@ class Processor:
         batch.images = {name: self.images(samples, name) for name in self.spec.cameras if IMAGES + name in samples[0]}
         batch.state = _stack(samples, STATE)
         batch.senses = {name: _stack(samples, SENSE + name) for name in self.spec.senses if SENSE + name in samples[0]}
-        batch.audio, batch.heard = self.audio(samples)
-        batch.audio_states = self.audio_states(samples, batch.heard)
+        if self.spec.microphones and AUDIO in samples[0]:
+            self.add_audio(batch, samples)
         batch.utterance, batch.utterance_length = self.utterances(samples)
         batch.action, batch.action_weight = _stack(samples, ACTION), _stack(samples, "action_weight")
         batch.objects = _stack(samples, OBJECTS)
@@ -138,27 +142,22 @@ class Processor:
     def images(self, samples, name: str) -> Tensor:
         return torch.from_numpy(np.stack([resize(s[IMAGES + name], self.image_size) for s in samples]))
 
-    def audio(self, samples) -> tuple[Tensor | None, Tensor | None]:
-        """Sound from each sample's start, in whole memory tokens, with the encoder's context of zeros before it."""
-        if not self.spec.microphones or AUDIO not in samples[0]:
-            return None, None
-        token, context = CausalAudioEncoder.TOKEN, CausalAudioEncoder.CONTEXT
+    def add_audio(self, batch: Batch, samples) -> None:
+        """Sound from each sample's start to its last decision, in whole memory tokens, with the encoder's context of zeros
+        before it."""
         ends = np.stack([np.asarray(s[TIME], np.float64) for s in samples]) * self.spec.sample_rate
-        heard = np.floor(ends / token + 1e-6).astype(np.int64)
-        wave = np.zeros((len(samples), context + int(heard.max()) * token, len(self.spec.microphones)), np.float32)
-        for row, sample, count in zip(wave, samples, heard.max(1)):
-            sound = sample[AUDIO][: count * token]
-            row[context : context + len(sound)] = sound
-        return torch.from_numpy(wave), torch.from_numpy(heard)
-
-    def audio_states(self, samples, heard: Tensor | None) -> Tensor | None:
-        """Zeros behind a sample's last decision."""
-        if heard is None or "audio_states" not in samples[0]:
-            return None
-        out = torch.zeros(len(samples), int(heard.max()), len(self.spec.state))
-        for row, sample, count in zip(out, samples, heard.max(1).values):
-            row[:count] = torch.from_numpy(np.asarray(sample["audio_states"], np.float32)[:count])
-        return out
+        heard = np.floor(ends / TOKEN + 1e-6).astype(np.int64)
+        counts, sensed = heard.max(1), "audio_states" in samples[0]
+        at, of = packed(counts.tolist(), gap=-(-CONTEXT // TOKEN))
+        wave = np.zeros((len(of), CONTEXT + of.shape[1] * TOKEN, len(self.spec.microphones)), np.float32)
+        states = np.zeros((*of.shape, len(self.spec.state)), np.float32)
+        for sample, (stream, start), count in zip(samples, at, counts):
+            sound, begin = sample[AUDIO][: count * TOKEN], CONTEXT + start * TOKEN
+            wave[stream, begin : begin + len(sound)] = sound
+            if sensed:
+                states[stream, start : start + count] = np.asarray(sample["audio_states"], np.float32)[:count]
+        batch.audio, batch.audio_at, batch.audio_of, batch.heard = map(torch.from_numpy, (wave, at, of, heard))
+        batch.audio_states = torch.from_numpy(states) if sensed else None
 
     def utterances(self, samples) -> tuple[Tensor | None, Tensor | None]:
         waves = [np.asarray(s.get("utterance", ()), np.float32) for s in samples]

@@ -85,7 +85,8 @@ def test_spot_is_where_the_grid_is_pointed_at():
         pointer.key.weight[0, 0] = 1.0
         pointer.place.weight[0, 1] = 1.0
     grid[0, 0, 5, 2, 0], grid[0, 0, 5, 2, 1] = 1.0, 0.5
-    logits, spot, found = pointer(torch.zeros(1, 1, 1, 4), grid, None)
+    survey = pointer.survey(grid)
+    logits, spot, found = pointer(torch.zeros(1, 1, 1, 4), survey, None)
     torch.testing.assert_close(spot[0, 0, 0], torch.tensor([(2 * 2 + 1 + 0.5) / 8 - 1, (2 * 5 + 1) / 8 - 1]), atol=2e-3, rtol=0)
     assert found[0, 0, 0, 2] > 0.99 and logits.shape == (1, 1, 1, 65)
-    assert pointer(torch.zeros(1, 1, 1, 4), grid, torch.tensor([True]))[2][..., :3].abs().max() < 1e-3
+    assert pointer(torch.zeros(1, 1, 1, 4), survey, torch.tensor([True]))[2][..., :3].abs().max() < 1e-3

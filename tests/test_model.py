@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agent.generators.flow import FlowMatching, Prefix
 from agent.grounding import KINDS, LayoutHead, SourceHead, cells
-from agent.model import Layout, remembered
+from agent.layout import Layout, remembered
 from agent.normalizer import Normalizer
 from agent.processor import Batch
 from agent.projectors import MLP, Linear, PixelShuffle, Resampler, head_count

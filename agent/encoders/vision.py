@@ -21,12 +21,17 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
+        pixels = pixels - self.of_groups(pixels[:, 0].detach())  # changes nothing but what rounding does far from zero
         moments = torch.stack([pixels.mean(1, dtype=torch.float32), (pixels * pixels).mean(1, dtype=torch.float32)])
-        mean, square = moments.unflatten(-1, (self.num_groups, -1)).mean(-1, keepdim=True)
-        scale = (square - mean * mean + self.eps).rsqrt() * self.weight.view(self.num_groups, -1)
-        shift = self.bias.view(self.num_groups, -1) - mean * scale
-        scale, shift = (part.flatten(1)[:, None].to(x.dtype) for part in (scale, shift))
-        return torch.addcmul(shift, pixels, scale).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        mean, square = self.of_groups(moments)
+        scale = (square - mean * mean + self.eps).rsqrt() * self.weight
+        shift = self.bias - mean * scale
+        return torch.addcmul(shift.to(x.dtype), pixels, scale.to(x.dtype)).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+    def of_groups(self, each: Tensor) -> Tensor:
+        """(..., C) -> (..., 1, C), the mean over each group's channels."""
+        groups = each.unflatten(-1, (self.num_groups, -1))
+        return groups.mean(-1, keepdim=True).expand_as(groups).flatten(-2)[..., None, :]
 
 
 class ConvBlock(nn.Module):

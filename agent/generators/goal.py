@@ -52,10 +52,18 @@ class Goal(NamedTuple):
                       else torch.cat([a, b], 2) for a, b in zip(self, other)))
 
 
-class CameraPointer(nn.Module):
-    """One camera's grid and what is asked -> where it is there.
+class Survey(NamedTuple):
+    """What can be asked of one camera's pictures, worked out once for all that is asked."""
 
-    forward: asked (B, K, A, asked), grid (B, K, P, P, width_in), absent (B,) bool or None -> logits, spots,
+    keys: Tensor  # (B, K, P P, E)
+    values: Tensor  # (B, K, P P, E)
+    places: Tensor  # (B, K, P P, 2), u and v in -1..1 of what each cell shows
+
+
+class CameraPointer(nn.Module):
+    """What is asked and one camera's survey -> where it is there.
+
+    forward: asked (B, K, A, asked), survey, absent (B,) bool or None -> logits, spots,
     found (B, K, A, 3 + E): the spot, how surely it is in view, and what is seen there.
     """
 
@@ -69,18 +77,22 @@ class CameraPointer(nn.Module):
         self.register_buffer("centres", centres(side), persistent=False)
         self.found = 3 + width
 
-    def forward(self, asked: Tensor, grid: Tensor, absent: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def survey(self, grid: Tensor) -> Survey:
+        """grid (B, K, P, P, width_in)."""
         cells = grid.flatten(2, 3)
+        return Survey(self.key(cells), self.value(cells), self.centres + self.place(cells) / grid.shape[2])
+
+    def forward(self, asked: Tensor, survey: Survey, absent: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         query, nowhere = self.query(asked).split([self.key.out_features, 1], -1)
-        score = query @ (self.key(cells) + self.position(self.sine)).transpose(-1, -2) / query.shape[-1] ** 0.5
+        score = query @ survey.keys.transpose(-1, -2) + query @ self.position(self.sine).T
+        score = score / query.shape[-1] ** 0.5
         if absent is not None:
             score = score.masked_fill(absent[:, None, None, None], -1e4)
         logits = torch.cat([score, nowhere], -1)
         chance = logits.softmax(-1)[..., :-1]
         seen = chance.sum(-1, keepdim=True)
-        places = self.centres + self.place(cells) / grid.shape[2]
-        spot = (chance @ places) / (seen + 1e-3)
-        return logits, spot, torch.cat([spot * seen, seen, chance @ self.value(cells)], -1)
+        spot = (chance @ survey.places) / (seen + 1e-3)
+        return logits, spot, torch.cat([spot * seen, seen, chance @ survey.values], -1)
 
 
 class Guess(nn.Module):
@@ -102,9 +114,9 @@ class Guess(nn.Module):
 
 
 class GoalPointer(nn.Module):
-    """forward: act (B, K, A, D), felt (B, K, S), heard (B, K, D): what is felt and heard now, grids {camera: (B, K, P, P,
-    W)}, tool (B, K, 3) m, absent {camera: (B,) bool}, first: a guess (B, K, 3) m of the first ask's goal from elsewhere and
-    its spread (B, K) m, or None -> Goal.
+    """forward: act (B, K, A, D), felt (B, K, S), heard (B, K, D): what is felt and heard now, surveys of each camera, tool
+    (B, K, 3) m, absent {camera: (B,) bool}, first: a guess (B, K, 3) m of the first ask's goal from elsewhere and its spread
+    (B, K) m, or None -> Goal.
 
     The cameras are asked one after the other, each knowing what the ones before have found. The tool's place lets the
     readout hold the goal as the arm sees it (`reach`).
@@ -124,13 +136,22 @@ class GoalPointer(nn.Module):
             size += self.cameras[name].found
         self.out = nn.Linear(size + 3 + 8, width)
 
-    def forward(self, act: Tensor, felt: Tensor, heard: Tensor, grids: Mapping[str, Tensor], tool: Tensor,
+    @property
+    def parts(self) -> list[nn.Module]:
+        """What takes most of its time."""
+        return [self.mind, *self.cameras.values(), *self.guess.values()]
+
+    def surveys(self, grids: Mapping[str, Tensor]) -> dict[str, Survey]:
+        """Of each camera's grid (B, K, P, P, W)."""
+        return {name: self.cameras[name].survey(grid) for name, grid in grids.items()}
+
+    def forward(self, act: Tensor, felt: Tensor, heard: Tensor, surveys: Mapping[str, Survey], tool: Tensor,
                 absent: Mapping[str, Tensor], first: tuple[Tensor, Tensor] | None = None) -> Goal:
         felt, heard = (x[:, :, None].expand(-1, -1, act.shape[2], -1) for x in (felt, heard))
         known = torch.cat([act, felt, heard], -1)
         guesses, logits, spots = [self.mind(torch.cat([act, heard], -1), felt, tool)], {}, {}
         for name, pointer in self.cameras.items():
-            logits[name], spots[name], found = pointer(known, grids[name], absent.get(name))
+            logits[name], spots[name], found = pointer(known, surveys[name], absent.get(name))
             looks = self.looks[name](found[..., 3:])
             guesses.append(self.guess[name](torch.cat([found[..., :3], looks], -1), felt, tool))
             known = torch.cat([known, found], -1)

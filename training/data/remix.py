@@ -22,7 +22,7 @@ def varied(voice: np.ndarray, rng: np.random.Generator, longest: float = np.inf)
     speed = max(rng.uniform(*SPEEDS), (len(voice) - 1) / longest)
     at = speed * np.arange(min(np.ceil((len(voice) - 1) / speed), longest))
     below = np.minimum(at.astype(int), len(voice) - 2)  # where rounding led to the end
-    share = (at - below).reshape(-1, *[1] * (voice.ndim - 1))
+    share = (at - below).astype(voice.dtype).reshape(-1, *[1] * (voice.ndim - 1))
     voice = (1 - share) * voice[below] + share * voice[below + 1]
     if rng.random() < COLOURED:
         tone = rng.uniform(-0.6, 0.6)
@@ -35,8 +35,8 @@ def remix(tracks: Mapping[str, np.ndarray], rng: np.random.Generator) -> np.ndar
     """The recorded tracks (n, C) by the environment's mixer, with fresh background noise and the operator's voice varied.
     It ends when the recorded one did, so that nothing is done about what is not said yet."""
     world, voice = tracks["world"], tracks["voice"]
-    said = np.flatnonzero(voice.any(1))
-    if len(said) > 1:
+    said = np.flatnonzero(voice) // voice.shape[1]
+    if len(said) and said[-1] > said[0]:
         first, end = said[0], said[-1] + 1
         spoken = varied(voice[first:end], rng, longest=end)
         voice = np.zeros_like(voice)
