@@ -19,19 +19,21 @@ class GroupNorm(nn.GroupNorm):
     """As PyTorch's (Wu and He 2018), which on a CPU takes ten times as long where the channels lie last, as convolutions
     like them. Its tensors have the same names. (N, C, H, W) -> the same."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
-        pixels = pixels - self.of_groups(pixels[:, 0].detach())  # changes nothing but what rounding does far from zero
-        moments = torch.stack([pixels.mean(1, dtype=torch.float32), (pixels * pixels).mean(1, dtype=torch.float32)])
-        mean, square = self.of_groups(moments)
-        scale = (square - mean * mean + self.eps).rsqrt() * self.weight
-        shift = self.bias - mean * scale
-        return torch.addcmul(shift.to(x.dtype), pixels, scale.to(x.dtype)).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+    def __init__(self, groups: int, channels: int):
+        super().__init__(groups, channels)
+        mean = torch.block_diag(*torch.full((groups, channels // groups, channels // groups), groups / channels))
+        self.register_buffer("mean_of_groups", mean, persistent=False)  # (C, C)
 
-    def of_groups(self, each: Tensor) -> Tensor:
-        """(..., C) -> (..., 1, C), the mean over each group's channels."""
-        groups = each.unflatten(-1, (self.num_groups, -1))
-        return groups.mean(-1, keepdim=True).expand_as(groups).flatten(-2)[..., None, :]
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
+            middle = pixels[:, :1].detach().float() @ self.mean_of_groups
+            pixels = pixels - middle.to(x.dtype)  # changes nothing but what rounding does far from zero
+            moments = torch.stack([pixels.mean(1, dtype=torch.float32), (pixels * pixels).mean(1, dtype=torch.float32)])
+            mean, square = moments @ self.mean_of_groups
+            scale = (square - mean * mean + self.eps).rsqrt() * self.weight
+            scale, shift = (part[:, None].to(x.dtype) for part in (scale, self.bias - mean * scale))
+            return torch.addcmul(shift, pixels, scale).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
 class ConvBlock(nn.Module):
