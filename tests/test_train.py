@@ -8,13 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 
-from tests.little_workers import mistaken_together, train_together
+from tests.little_workers import Threads, mistaken_together, train_together
 from tests.tiny import tiny_model, tiny_sample
 from training.data.windows import foreseen
 from training.optimizers import KINDS
 from training.train import Average, Schedule, Trainer, TrainError, bf16, freeze
-from training.workers import WorkerError, together
+from training.workers import WorkerError, for_loaders, together
 
 
 class Stream:
@@ -202,3 +203,9 @@ def test_targets_end_before_the_next_surprise(surprise, horizon, data):
     assert not any(surprise[start + 1 : start + count])
     ended = start + count == len(surprise) or count == horizon
     assert ended or surprise[start + count]
+
+
+def test_what_a_loader_gives_comes_in_order_from_processes_of_one_thread():
+    order = [3, 1, 2, 0]
+    loader = DataLoader(Threads(), batch_size=None, sampler=order, num_workers=2, multiprocessing_context=for_loaders())
+    assert [tuple(map(int, item)) for item in loader] == [(n, 1) for n in order]

@@ -25,7 +25,7 @@ from agent import checkpoint
 from agent.model import EmbodiedModel
 from training.optimizers import KINDS, optimizers
 from training.settings import claim
-from training.workers import one_thread_each
+from training.workers import for_loaders
 
 PROTOCOL = "train.json"  # in a run's folder: what it learns, from what and how
 
@@ -52,7 +52,7 @@ class Schedule:
     seed: int = 0
     precision: str = "auto"  # auto, bf16, fp32
     workers: int = 1
-    compile: bool = False  # the busiest parts of the model, by torch.compile: many minutes at the start, faster then
+    compile: bool = False  # the busiest parts of the model, by torch.compile: minutes at the start, faster then
     train: tuple[str, ...] = ("",)  # prefixes of the parameter names that are trained
     weights: Mapping[str, float] = field(default_factory=dict)  # of the named losses; 1 where not given
 
@@ -156,9 +156,8 @@ class Trainer:
         until = min(until or self.schedule.steps, self.schedule.steps)
         count, first = self.accelerator.num_processes, self.accelerator.is_main_process
         steps = range(self.step * count + self.accelerator.process_index, until * count, count)
-        one_thread_each()  # of the loader's processes
         loader = DataLoader(self.data, batch_size=None, sampler=steps, num_workers=self.schedule.workers,
-                            multiprocessing_context="spawn" if self.schedule.workers else None,
+                            multiprocessing_context=for_loaders() if self.schedule.workers else None,
                             prefetch_factor=4 if self.schedule.workers else None)
         log = Log(self.out)
         self.ready.train()
