@@ -20,7 +20,8 @@ def packed(lengths: Sequence[int], gap: int) -> tuple[np.ndarray, np.ndarray]:
     order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: -lengths[i])
     for i in order:
         row = next((row for row, end in enumerate(ends) if end + gap + lengths[i] <= most), len(ends))
-        ends += [-gap] * (row == len(ends))
+        if row == len(ends):
+            ends.append(-gap)
         at[i] = row, ends[row] + gap
         ends[row] += gap + lengths[i]
     of = np.zeros((len(ends), most), np.int64)

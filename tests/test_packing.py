@@ -24,7 +24,7 @@ def test_nothing_lies_on_another_or_nearer_than_the_gap(lengths, gap):
 
 
 def test_rows_are_few():
-    """No two rows could be one (first fit)."""
+    """141 places in rows of 50 take 3 at least; the gaps take one more."""
     at, of = packed([3, 11, 28, 5, 29, 50, 4, 11], gap=2)
     assert len(of) == 4 and at[5].tolist() == [0, 0]
 

@@ -112,7 +112,7 @@ def cplusplus() -> Finding:
     from training.train import compiler
 
     found = compiler()
-    return Finding("c++", found is not None, found or "neither g++ nor clang++; stage.schedule.compile=true needs one",
+    return Finding("c++", found is not None, found or "no g++ or clang++ with Python's headers; stage.schedule.compile=true needs them",
                    "apt-get install g++", needed=False)
 
 

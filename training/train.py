@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import sysconfig
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,8 +79,9 @@ def fast_bf16_cpu() -> bool:
 
 
 def compiler() -> str | None:
-    """Path of the C++ compiler that torch.compile needs."""
-    return shutil.which("g++") or shutil.which("clang++")
+    """Path of the C++ compiler that torch.compile needs, where Python's headers are there, too."""
+    headers = Path(sysconfig.get_path("include"), "Python.h").is_file()
+    return (shutil.which("g++") or shutil.which("clang++")) if headers else None
 
 
 def share_of_cpu() -> bool:
@@ -143,7 +145,7 @@ class Trainer:
         self.optimizers = optimizers(model, schedule.optimizer, schedule.rate, schedule.decay, self.bf16)
         if schedule.compile:
             if compiler() is None:
-                raise TrainError("compile needs a C++ compiler (g++ or clang++); without one, schedule.compile=false")
+                raise TrainError("compile needs a C++ compiler (g++ or clang++) and Python's headers (python3-dev); without, schedule.compile=false")
             model.compile_busiest()
         self.ready, *self.optimizers = self.accelerator.prepare(model, *self.optimizers)
         self.average = Average(model, schedule.ema)  # of the weights where they are now
