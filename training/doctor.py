@@ -112,8 +112,8 @@ def cplusplus() -> Finding:
     from training.train import compiler
 
     found = compiler()
-    return Finding("c++", found is not None, found or "no g++ or clang++ with Python's headers; stage.schedule.compile=true needs them",
-                   "apt-get install g++", needed=False)
+    missing = "no g++ or clang++ with Python's headers; stage.schedule.compile=true needs them"
+    return Finding("c++", found is not None, found or missing, "apt-get install g++ python3-dev", needed=False)
 
 
 def decision() -> Finding:

@@ -145,7 +145,8 @@ class Trainer:
         self.optimizers = optimizers(model, schedule.optimizer, schedule.rate, schedule.decay, self.bf16)
         if schedule.compile:
             if compiler() is None:
-                raise TrainError("compile needs a C++ compiler (g++ or clang++) and Python's headers (python3-dev); without, schedule.compile=false")
+                raise TrainError("compile needs a C++ compiler (g++ or clang++) and Python's headers (python3-dev); without "
+                                 "them, schedule.compile=false")
             model.compile_busiest()
         self.ready, *self.optimizers = self.accelerator.prepare(model, *self.optimizers)
         self.average = Average(model, schedule.ema)  # of the weights where they are now
