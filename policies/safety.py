@@ -26,6 +26,7 @@ GAIN = 20.0  # rad/s of speed a rad behind what is followed
 CALM = 0.5  # s without trouble after which it is said to be over
 SILENCE = "no sign of life from the loop that decides"
 PRESSES = "contact force over its limit"
+ASTRAY = "the robot is not where it was commanded to be"
 LEAPT = "the robot's state has leapt: a release takes the robot as it is"
 STANDS = 1e-9  # rad/s, rad/s^2
 AWAY = 0.1  # s for which a robot is measured away from where it was to stand, before the command goes there
@@ -39,8 +40,9 @@ class Limits:
     """What may be commanded. Arrays (J,). `patience` (s): how old the newest sign of life, and the newest measured state,
     may be; `oldest` (s): how old the observation behind a proposal; `jump` (rad): how far a proposal may begin from what
     is commanded; `deviation` (rad): how far the measured joints may be from the commanded, and `drift` (rad) from a command
-    to stand, which then goes where they are; `force` (N) at the tool, which has to be measured where there is a limit: over
-    it a command to stand goes where the joints are, too, so that a stiff arm does not press on."""
+    to stand, which then goes where they are, until they are no further off than that; `force` (N) at the tool, which has to
+    be measured where there is a limit: over it a command to stand goes where the joints are, too, so that a stiff arm does
+    not press on."""
 
     q_min: np.ndarray
     q_max: np.ndarray
@@ -231,7 +233,7 @@ class Supervisor:
             self.troubled = now
         self.now, self.silent = now, self._silent(now)
         trouble = self.stopped or self.late(now) or (SILENCE if self.silent else "")
-        if self.silent or trouble == PRESSES:
+        if self.silent or trouble in (PRESSES, ASTRAY):
             self.proposal = None  # what was planned before is not gone on with
         following = None if trouble or self.proposal is None else self.follow(now)
         if following is not None and (trouble := self.unstoppable(following)):
@@ -268,8 +270,8 @@ class Supervisor:
             return "the robot's state is not finite"
         if self.leapt:
             return LEAPT
-        if self.deviation > limits.deviation:
-            return "the robot is not where it was commanded to be"
+        if self.deviation > (limits.drift if self.yields else limits.deviation):
+            return ASTRAY
         if np.isfinite(limits.force) and (self.force is None or np.isnan(self.force)):
             return "the contact force is not measured"
         return PRESSES if self.presses else ""

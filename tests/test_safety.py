@@ -160,6 +160,24 @@ def test_a_stiff_arm_that_presses_too_hard_gives_way():
     assert max(forces) > 40 >= max(forces[200:]) and "contact force" in details(commands) and supervisor.stands
 
 
+def test_an_arm_that_is_held_back_is_not_pushed_on_for_good_and_goes_on_when_it_is_let_go():
+    """At a wall a quarter of a radian away, without a sensor of force, by a policy that plans from what is commanded."""
+    supervisor, commands, behind = Supervisor(PANDA, GENTLE, HOME, TICK), [], []
+    wall = HOME.position[0] + 0.25
+    for now in TICK * np.arange(500):
+        q, commanded = supervisor.motion.q.copy(), JointState(now, supervisor.motion.q, 0.08)
+        q[0] = min(q[0], wall) if now < 3.0 else q[0]
+        supervisor.observe(JointState(now, q, 0.08))
+        behind.append(supervisor.deviation)
+        supervisor.beat(now)
+        supervisor.propose(proposal(now, HOME.position + [0.8, 0, 0, 0, 0, 0, 0], hz=2.0, start=commanded), now)
+        commands.append(supervisor.step(now))
+    assert_within(commands, GENTLE)
+    assert "not where it was commanded to be" in details(commands) and "was moved while it stood" in details(commands)
+    over = next(i for i, away in enumerate(behind) if away > GENTLE.deviation)
+    assert min(behind[over:300]) <= GENTLE.drift and commands[-1].motion.q[0] > wall + 0.3
+
+
 def test_neither_a_state_of_long_ago_nor_a_wrong_one_moves_a_robot_that_stands():
     """Joint states that end in motion are behind where the supervisor then brings the robot to a stand."""
     supervisor = moving()
