@@ -7,6 +7,7 @@ agent/pretrained.py says. Only names below `agent.` are built, whatever a checkp
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import inspect
 import json
@@ -53,7 +54,10 @@ def _ours(name: str):
     module, _, attribute = name.rpartition(".")
     if not module.startswith("agent."):
         raise CheckpointError(f"_target_ {name!r}: only classes of the agent package may be named in a model config")
-    found = getattr(importlib.import_module(module), attribute, None)
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ImportError as error:
+        raise CheckpointError(f"_target_ {name!r}: this version has no {module} ({error})") from error
     if found is None or getattr(found, "__module__", "") != module:
         raise CheckpointError(f"_target_ {name!r}: {module} has no such class or function of its own")
     return found
@@ -103,6 +107,11 @@ def find(name: str | Path) -> Path:
     shipped = sorted(p.name for p in SHIPPED.glob("*") if (p / "config.json").is_file())
     raise CheckpointError(f"no checkpoint at {name!r}: a directory with config.json and model.safetensors is needed, "
                           f"or one of the shipped {shipped}")
+
+
+def fingerprint(name: str | Path) -> str:
+    """The first half of the SHA-256 of a checkpoint's weights. Raises CheckpointError."""
+    return hashlib.sha256((find(name) / "model.safetensors").read_bytes()).hexdigest()[:32]
 
 
 def page(folder: Path) -> dict:

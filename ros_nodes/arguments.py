@@ -18,12 +18,13 @@ class ArgumentError(ValueError):
 
 
 class Parameter(NamedTuple):
-    """low and high: the range of a number."""
+    """low and high: the range of a number. of: what a list is of."""
 
     default: Any
     about: str
     low: float | None = None
     high: float | None = None
+    of: type = str
 
     @property
     def range(self) -> str:
@@ -49,6 +50,9 @@ def _fitting(name: str, value: Any, parameter: Parameter) -> Any:
         value = float(value)
     if type(value) is not wanted:
         raise ArgumentError(f"parameter {name}: {wanted.__name__} is needed, got {value!r}")
+    if wanted is list:
+        one = Parameter(parameter.of(), parameter.about)
+        return [_fitting(f"{name}, number {i}", item, one) for i, item in enumerate(value, 1)]
     if parameter.low is not None and not parameter.low <= value <= parameter.high:
         raise ArgumentError(f"parameter {name}, {parameter.about}: {parameter.range} is allowed, got {value}")
     return value

@@ -39,7 +39,7 @@ class FileSource:
 
     def read(self, now: float) -> Iterator[tuple[float, np.ndarray]]:
         behind = now - self.begin - self.sent / self.rate
-        if abs(behind) > JUMP:
+        if not -JUMP <= behind <= JUMP + self.block / self.rate:
             self.begin += behind
         while now >= self.begin + (self.sent + self.block) / self.rate:
             stamp, index = self.begin + self.sent / self.rate, np.arange(self.sent, self.sent + self.block)
@@ -60,9 +60,13 @@ class MicrophoneSource:
             late = times.currentTime - times.inputBufferAdcTime
             self.blocks.put((self.stamp(clock() - late, count), samples.copy()))
 
-        self.stream = sound_cards().InputStream(rate, block, device or None, channels, "float32", callback=heard,
-                                                latency="low")
-        self.stream.start()
+        cards = sound_cards()
+        try:
+            self.stream = cards.InputStream(rate, block, device or None, channels, "float32", callback=heard, latency="low")
+            self.stream.start()
+        except (ValueError, cards.PortAudioError) as error:  # ValueError: no microphone of this name
+            raise ArgumentError(f"microphone {device or 'of the system'}, {channels} channels at {rate} Hz: {error}; there are:\n"
+                                f"{cards.query_devices()}") from error
 
     def stamp(self, measured: float, count: int) -> float:
         """Of `count` samples of which the clock says that the first was heard at `measured` (s)."""
@@ -144,11 +148,15 @@ class AudioNode:
     def __init__(self, node, source: Source | None = None, play=None):
         self.node, asked = node, node.parameters(self.PARAMETERS)
         self.rate, self.active = asked.rate, None
+        try:
+            self.detector = UtteranceDetector(asked.rate)
+        except ValueError as error:
+            raise ArgumentError(f"parameter rate: {error}") from error
         block = round(asked.block * asked.rate)
         if asked.source:
             source = FileSource(asked.source, asked.rate, asked.channels, block, node.now(), asked.repeat)
         self.source = source or MicrophoneSource(asked.device, asked.rate, asked.channels, block, node.now)
-        self.mouth, self.detector = Mouth(node, asked.voice, node.now, play or self.loudspeaker), UtteranceDetector(asked.rate)
+        self.mouth = Mouth(node, asked.voice, node.now, play or self.loudspeaker)
         self.audio = node.publisher(convert.AUDIO, "audio", "stream")
         self.activity = node.publisher(BOOL, "audio/active", "latched")
         node.timer(asked.block / 2, self.listen)

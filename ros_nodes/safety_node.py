@@ -43,7 +43,7 @@ class SafetyNode:
         "arm": Parameter("panda", f"one of {', '.join(ARMS)}"),
         "margin": Parameter(0.0, "rad off the ends of the joints", 0.0, 0.5),
         "share": Parameter(1.0, "of the arm's speeds and accelerations", 0.01, 1.0),
-        "workspace": Parameter([], "least x, y, z, then most, of the tool, m; without, anywhere"),
+        "workspace": Parameter([], "least x, y, z, then most, of the tool, m; without, anywhere", of=float),
         "model": Parameter("", "MJCF file of the robot, its joints of the same names, against touching itself; or tabletop, "
                            "the simulated one; without, unchecked"),
         "fixed": Parameter([], "geoms of the model that stand around the robot"),

@@ -20,12 +20,13 @@ from agent.spec import AUDIO, IMAGES, TASK
 from envs import TASK_NAMES
 from envs.arm import JointState
 from envs.tabletop.env import TabletopEnv
+from envs.tabletop.voices import unspoken
 from ros_nodes import convert
 from ros_nodes.arguments import ArgumentError, Parameter, run
 from ros_nodes.audio_node import Mouth
 from ros_nodes.interfaces import message
 
-SETTLE = 0.3  # s of the wall clock between a new episode and its first observation: all have heard of it by then
+SETTLE = 0.3  # s of the wall clock between an episode and the next, and from there to the first observation: all have heard then
 AGAIN = 1.0  # s of the wall clock after which an observation that nobody answered is sent once more
 SLACK = 1e-3  # s
 LAG = 0.2  # s behind the wall clock from which on the world is not hurried after it
@@ -54,6 +55,8 @@ class SimNode:
         node.give_time()
         self.lockstep, self.episodes, self.seed = asked.lockstep, asked.episodes, asked.seed
         self.done, self.results, self.resets = False, [], 0
+        if cannot := unspoken(asked.split, asked.instruct):
+            raise ArgumentError(cannot)
         rate, self.exposure = (LOCKSTEP_RATE, 1.0 / LOCKSTEP_RATE) if self.lockstep else (asked.rate, 1.0 / asked.camera_rate)
         try:
             self.env = TabletopEnv(asked.task, asked.split, "joint_position", asked.instruct, lazy_images=True, control_hz=rate)
@@ -116,10 +119,15 @@ class SimNode:
             self.node.log(f"{sum(self.results)} of {len(self.results)} episodes succeeded")
             self.node.timer(SETTLE, self.node.stop, once=True)
         else:
+            self.node.timer(SETTLE, partial(self.go_on, self.resets), once=True)
+
+    def go_on(self, number: int) -> None:
+        """To the next episode, if nobody has begun it since the reset with this number."""
+        if number == self.resets:
             self.reset()
 
     def tell(self, state: str) -> None:
-        about = {"state": state, "task": self.env.task.name, "seed": self.seed + len(self.results) - self.done,
+        about = {"state": state, "task": self.env.task.name, "seed": self.seed + len(self.results) - (state != "running"),
                  "instruction": self.env.instruction, "successes": sum(self.results), "episodes": len(self.results)}
         self.episode(message("std_msgs/msg/String")(json.dumps(about)))
 

@@ -51,6 +51,8 @@ def test_what_a_command_line_has_for_one_node_is_for_that_node():
 @pytest.mark.parametrize("words, domain, why", [
     (["-r", "__node:=2nd"], "0", "name '2nd'"), (["-r", "__ns:=/a b"], "0", "name '/a b'"),
     (["-r", "wrench:=/a b"], "0", "name '/a b'"), (["-p", "tick:={"], "0", "a value in YAML is needed"),
+    (["-p", "workspace:=[0.2, -0.4, 0.0, 0.8, 0.4, O.7]"], "0", "parameter workspace, number 6: float is needed, got 'O.7'"),
+    (["-p", "fixed:=[3]"], "0", "parameter fixed, number 1: str is needed, got 3"),
     ([], "x", "ROS_DOMAIN_ID: 0 to 232"), ([], "233", "got '233'")])
 def test_a_mistake_in_what_is_asked_is_named_and_ends_with_status_2(words, domain, why, monkeypatch, capsys):
     pytest.importorskip("cyclonedds", reason="cyclonedds is not installed: pip install 'soma-agent[ros]'")

@@ -56,6 +56,13 @@ def test_a_file_goes_on_at_the_new_time_where_a_clock_jumps(tmp_path):
     np.testing.assert_allclose(np.concatenate([s for _, s in first])[:, 0], np.tile(np.linspace(-0.5, 0.5, 1600), 2), atol=1e-3)
 
 
+def test_a_file_is_heard_in_blocks_as_long_as_they_may_be(spoken):
+    node = HandNode(source=str(spoken[0]), block=1.0)
+    AudioNode(node)
+    node.run(3.2, step=0.5003)  # as a timer, a little late
+    assert [round(convert.seconds(a.header.stamp), 6) for a in node.sent["audio"]] == [100.0, 101.0, 102.0]
+
+
 def test_what_is_to_be_said_is_spoken(spoken):
     node, played = HandNode(source=str(spoken[0])), []
     AudioNode(node, play=played.append)
@@ -74,3 +81,10 @@ def test_files_that_are_none_are_named(tmp_path):
     for name, why in (("none.wav", "no file"), ("text.wav", "source"), ("five.wav", "5 channels; some in 1 or 2 are needed")):
         with pytest.raises(ArgumentError, match=why):
             sound_file(str(tmp_path / name), SAMPLE_RATE, 2)
+
+
+def test_microphones_that_are_none_are_named(spoken):
+    with pytest.raises(ArgumentError, match="parameter rate: sample rate 22050: a multiple of 100"):
+        AudioNode(HandNode(source=str(spoken[0]), rate=22050))
+    with pytest.raises(ArgumentError, match="microphone no such thing, 2 channels at 16000 Hz|PortAudio"):
+        AudioNode(HandNode(device="no such thing"))

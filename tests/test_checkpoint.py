@@ -56,7 +56,8 @@ def test_what_ships_can_be_loaded(name):
     assert checkpoint.load(name)[0].spec.cameras
 
 
-@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "agent.checkpoint.importlib", "torch.nn.Linear"])
+@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "agent.checkpoint.importlib", "torch.nn.Linear",
+                                    "agent.later.Encoder"])
 def test_checkpoint_may_only_name_our_own(tmp_path, target):
     model, processor, config = tiny_model()
     checkpoint.save(tmp_path, model, config, processor.tokenizer)

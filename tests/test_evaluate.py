@@ -283,7 +283,7 @@ def test_what_cannot_be_played_is_refused(wrong):
 
 
 def test_a_synthesiser_that_is_missing_is_named_before_anything_is_played(monkeypatch):
-    monkeypatch.setattr("training.play.available_engines", lambda: ("espeak",))
+    monkeypatch.setattr("envs.tabletop.voices.available_engines", lambda: ("espeak",))
     check_split("new_voices", "text")
     with pytest.raises(SettingsError, match="apt-get install flite"):
         check_split("new_voices", "voice")

@@ -169,6 +169,30 @@ def test_a_simulated_robot_that_cannot_be_is_named(given, why):
         SimNode(HandNode(**given))
 
 
+def test_a_simulated_robot_does_not_speak_with_voices_that_are_not_here(monkeypatch):
+    monkeypatch.setattr("envs.tabletop.voices.available_engines", lambda: ("espeak",))
+    SimNode(HandNode(split="new_voices"))
+    with pytest.raises(ArgumentError, match="new_voices is spoken by flite"):
+        SimNode(HandNode(split="new_voices", instruct="voice"))
+
+
+def test_the_verdict_on_an_episode_stands_before_the_next_one_begins():
+    node = HandNode(lockstep=True, task="start_on_beep", seed=7)
+    sim = SimNode(node)
+    node.run(0.7)
+
+    def told():
+        return [tuple(json.loads(said.data)[key] for key in ("state", "seed")) for said in node.sent["episode"]]
+
+    while told() == [("running", 7)]:
+        node.heard["joint_commands"](stand(sim.now + sim.env.period, sim.env.command.position + 0.05))
+    assert told() == [("running", 7), ("failure", 7)] and len(node.sent["instruction"]) == 1
+    node.run(0.2)
+    assert len(told()) == 2, "the verdict could be overtaken"
+    node.run(0.2)
+    assert told()[2:] == [("running", 8)] and len(node.sent["instruction"]) == 2
+
+
 def stand(stamp: float, q: np.ndarray):
     """A command for a time (s)."""
     at = JointState(stamp, q, 0.08)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import traceback
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import envs
 from envs.tabletop.env import INSTRUCT
 from envs.tabletop.scene import SPLITS
 from envs.tabletop.tasks import TASKS
-from envs.tabletop.voices import ENGINES, available_engines
+from envs.tabletop.voices import unspoken
 from envs.tabletop.words import instruction
 from policies.base import Episode, Policy, Record, rollout
 from policies.wrappers import Blind, Instruct, Mute
@@ -78,8 +77,8 @@ def check_split(split: str, instruct: str) -> None:
     """Raise SettingsError for what does not exist, or cannot be spoken here."""
     require("split", split, SPLITS)
     require("way to instruct", instruct, INSTRUCT)
-    if split == "new_voices" and instruct != "text" and "flite" not in available_engines():
-        raise SettingsError(f"split=new_voices is spoken by flite, too: {ENGINES['flite']} is needed")
+    if cannot := unspoken(split, instruct):
+        raise SettingsError(cannot)
 
 
 def make_env(setting: Setting) -> gym.Env:
@@ -139,9 +138,9 @@ def fingerprint(policy: str) -> str | None:
         return None
     if policy.startswith(PREFIX):
         return dataset_fingerprint(policy.removeprefix(PREFIX))
-    from agent.checkpoint import find
+    from agent import checkpoint
 
-    return hashlib.sha256((find(policy) / "model.safetensors").read_bytes()).hexdigest()[:32]
+    return checkpoint.fingerprint(policy)
 
 
 def ablated(policy: Policy, setting: Setting, job: Job) -> Policy:

@@ -88,6 +88,13 @@ def available_engines() -> tuple[str, ...]:
         shutil.which(programs[engine]) if engine in programs else all(map(importlib.util.find_spec, modules[engine]))))
 
 
+def unspoken(split: str, instruct: str) -> str:
+    """Why instructions of a split cannot be given in this way here; "" where they can."""
+    if split == "new_voices" and instruct != "text" and "flite" not in available_engines():
+        return f"split=new_voices is spoken by flite, too: {ENGINES['flite']} is needed"
+    return ""
+
+
 def speak(text: str, voice: Voice) -> np.ndarray:
     """(n,). Raises ValueError for an unknown engine or voice, RuntimeError naming the package that is not installed."""
     if voice.engine not in ENGINES:
