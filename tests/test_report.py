@@ -167,6 +167,12 @@ def test_the_page_needs_no_network_and_tells_text_from_markup():
     assert "1 of 3 episodes crashed" in page and "50.0%" in page
 
 
+def test_the_page_says_the_interval_that_results_json_says():
+    figures = scores.results(records := grid(np.tile(np.arange(20)[:, None] % 4 > 0, 16)), PROTOCOL | {"tasks": list("0123")})
+    page = render(figures, records, [], None)
+    assert scores.percents(figures["interval"]) in page and scores.percents(scores.tally(records)["interval"]) not in page
+
+
 def test_the_page_of_crashes_alone_has_no_figure():
     records = [record(outcome="error", error="boom", latency_ms=[])]
     assert "no figure" in render(scores.results(records, PROTOCOL), records, [], None)

@@ -41,7 +41,7 @@ def render(figures: Mapping[str, Any], records: Sequence[Mapping], films: Sequen
     from jinja2 import Environment
 
     template = (files("training") / "templates" / "report.html").read_text()
-    protocol, whole = figures["protocol"], scores.tally(records)
+    protocol, whole = figures["protocol"], scores.tally(records) | {"interval": figures["interval"]}
     return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template).render(
         title=title or f"{protocol['policy']} on {protocol['split']}",
         subtitle=subtitle(figures),
