@@ -1,6 +1,7 @@
 """Workers for tests of training/workers.py, in a module of their own: each process that is spawned imports it."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -44,6 +45,10 @@ def mistaken_together(mistake: str):
     if mistake:
         raise SettingsError(mistake)
     return 1 / 0
+
+
+def killed_together():
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def train_together(out: str, *stops: int):

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -133,11 +135,10 @@ def test_what_does_not_fit_is_refused(dataset):
         writer.finalize()
 
 
-def test_another_robot_is_refused(dataset):
-    writer = record(dataset, 3, 8, writer=DemoWriter(dataset, SPEC, "fr3"))
+def test_another_robot_is_refused(tmp_path):
+    record(tmp_path, 0, 8, writer=DemoWriter(tmp_path, SPEC))
     with pytest.raises(DatasetError, match="another robot, fr3"):
-        writer.finalize()
-    assert len(DemoReader(dataset).episodes) == 3
+        record(tmp_path, 1, 8, writer=DemoWriter(tmp_path, SPEC, "fr3")).finalize()
 
 
 def test_a_dataset_that_does_not_say_frames_and_units_can_be_added_to(dataset):
@@ -182,6 +183,30 @@ def test_pictures_stored_in_the_tables(dataset):
     reader = DemoReader(dataset)
     np.testing.assert_array_equal(reader.frames(FRONT, [12, 2]), [picture(1, 3), picture(0, 2)])
     assert FRONT not in reader.columns() and check_dataset(dataset) == []
+    path = reader.episodes[1].data
+    table = pq.ParquetFile(path).read()
+    images = table[FRONT].to_pylist()
+    images[LENGTHS[0] + 1]["bytes"] = images[LENGTHS[0] + 1]["bytes"][:20]
+    pq.write_table(table.set_column(table.column_names.index(FRONT), FRONT, pa.array(images)), path)
+    with pytest.raises(DatasetError, match=f"{FRONT} of row {LENGTHS[0] + 1} .episode 1. is no image"):
+        reader.frames(FRONT, [LENGTHS[0] + 1])
+    assert "is no image" in str(check_dataset(dataset)[0])
+
+
+def test_a_camera_that_lies_in_another_folder_is_refused(dataset):
+    info = json.loads((dataset / form.INFO).read_text())
+    info["features"]["../../away"] = info["features"][FRONT]
+    (dataset / form.INFO).write_text(json.dumps(info))
+    with pytest.raises(DatasetError, match="a camera '../../away'; a name without a folder"):
+        DemoReader(dataset)
+
+
+def test_episodes_of_another_robot_are_refused_before_they_are_recorded(dataset):
+    DemoWriter(dataset, SPEC)
+    with pytest.raises(DatasetError, match="holds episodes of another robot: robot panda, here fr3; take another"):
+        DemoWriter(dataset, SPEC, "fr3")
+    with pytest.raises(DatasetError, match="control_hz 10.*, here 20"):
+        DemoWriter(dataset, replace(SPEC, control_hz=20.0))
 
 
 class TestFrameCache:
@@ -202,6 +227,30 @@ class TestFrameCache:
         reader = DemoReader(dataset)
         cache = FrameCache.build(reader, tmp_path / "c", 16, progress=False)
         assert cache.frames(FRONT, [reader.length - 1]).mean() > 0
+
+    def test_who_reads_on_while_it_is_built_anew_sees_what_was_there(self, dataset, tmp_path):
+        reader = DemoReader(dataset)
+        cache = FrameCache.build(reader, tmp_path / "c", 16, progress=False)
+        before = cache.frames(FRONT, np.arange(reader.length))
+        other_film(dataset, lambda e, n: n[::-1])
+        FrameCache.build(DemoReader(dataset), tmp_path / "c", 16, progress=False)
+        np.testing.assert_array_equal(cache.frames(FRONT, np.arange(reader.length)), before)
+
+    def test_two_who_begin_at_once_decode_it_once(self, original, tmp_path, monkeypatch):
+        film, decoded = DemoReader.film, []
+        monkeypatch.setattr(DemoReader, "film", lambda *args: (decoded.append(row) or (row, x) for row, x in film(*args)))
+        with ThreadPoolExecutor() as pool:
+            builds = [pool.submit(FrameCache.build, DemoReader(original), tmp_path, 16, False) for _ in range(2)]
+            first, second = (build.result().frames(FRONT, [0, 5]) for build in builds)
+        np.testing.assert_array_equal(first, second)
+        assert sorted(decoded) == list(range(DemoReader(original).length))
+
+    def test_a_file_that_was_cut_off_is_an_error(self, original, tmp_path):
+        cache = FrameCache.build(reader := DemoReader(original), tmp_path, 16, progress=False)
+        file = cache.paths[FRONT]
+        file.write_bytes(file.read_bytes()[:-1])
+        with pytest.raises(DatasetError, match=f"ends before row {reader.length - 1}: delete it"):
+            cache.frames(FRONT, [reader.length - 1])
 
     def test_goes_on_where_it_stopped(self, original, tmp_path, monkeypatch):
         reader, film, decoded = DemoReader(original), DemoReader.film, []
@@ -227,7 +276,7 @@ class TestFrameCache:
         monkeypatch.setattr(DemoReader, "film", lambda *_: pytest.fail("decoded"))
         monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=reader.length * 16 * 16 * 3 // 2))
         reader = DemoReader(original)
-        with pytest.raises(DatasetError, match=r"front.16.npy: the decoded frames take .* GB; the disk has"):
+        with pytest.raises(DatasetError, match=r"front.16: the decoded frames take .* GB; the disk has"):
             FrameCache.build(reader, tmp_path, 16, progress=False)
 
     def test_a_missing_image_is_an_error(self, dataset, tmp_path):

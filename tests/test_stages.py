@@ -18,7 +18,7 @@ from envs.tabletop.env import TabletopEnv
 from policies.mmllm import MMLLMPolicy
 from tests.tiny import tiny_model
 from training import settings, stages
-from training.collect import collect
+from training.collect import CollectError, collect
 from training.data.damage import check_dataset
 from training.data.demos import DemoReader
 from training.stages import shared_spec, start, train, with_practice
@@ -219,6 +219,45 @@ def test_rounds_that_cannot_be_are_refused(tmp_path, rounds):
              "stage.schedule.steps=3", "threads=1"]
     with pytest.raises(TrainError, match="below the schedule's 3"):
         train(settings.compose("train", words + SMALL))
+
+
+@pytest.mark.parametrize("word, why", [("stage.tasks=[pickup]", "no task 'pickup'; did you mean pick_up"),
+                                       ("stage.episodes=0", "episodes=0: at least 1"), ("stage.safety=2", "safety=2: a share"),
+                                       ("+stage.env.kwargs.size=3", "size"),
+                                       ("model=pocket_force", "trained with senses .*force.*, this robot has {}")])
+def test_practice_that_cannot_be_is_refused_before_anything_is_learned(tmp_path, word, why):
+    collect(tmp_path / "demos", ["reach"], 1, WORLD | {"force": True}, workers=1, beginning=8)
+    words = ["stage=dagger", f"data={tmp_path / 'demos'}", f"out={tmp_path / 'out'}", "stage.rounds=[1]", "threads=1",
+             "stage.schedule.steps=3", "stage.schedule.workers=0", "stage.batch=1", "+stage.env.kwargs.image_size=32"]
+    with pytest.raises((ValueError, CollectError), match=why):
+        train(settings.compose("train", [*words, *SMALL, word]))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_began_with_other_weights_is_refused(tmp_path):
+    collect(tmp_path / "demos", ["reach"], 1, WORLD, workers=1, beginning=8)
+    model, processor, config = tiny_model()
+    words = [f"data={tmp_path / 'demos'}", f"out={tmp_path / 'out'}", f"init={tmp_path / 'first'}", "threads=1",
+             "stage.schedule.workers=0", "stage.batch=1", "stage.schedule.steps=1"]
+    for seed in (0, 1):
+        checkpoint.save(tmp_path / "first", tiny_model(seed=seed)[0], config, processor.tokenizer)
+        if seed == 0:
+            train(settings.compose("train", words))
+    with pytest.raises(settings.SettingsError, match="init was '[0-9a-f]{32}', is now"):
+        train(settings.compose("train", words))
+
+
+def test_a_model_without_ears_has_no_recogniser_to_train(tmp_path):
+    model, processor, config = tiny_model()
+    config["speech"] = None
+    deaf = checkpoint.new_model(config, model.spec, processor.tokenizer)
+    checkpoint.save(tmp_path / "deaf", deaf, config, processor.tokenizer)
+    words = ["stage=hearing", f"init={tmp_path / 'deaf'}", f"data={tmp_path / 'voices'}", f"out={tmp_path / 'out'}"]
+    with pytest.raises(TrainError, match="no recogniser; it needs `speech` in its YAML"):
+        train(settings.compose("train", words))
+    with pytest.raises(TrainError, match="at least one voice is needed"):
+        train(settings.compose("train", [*words, *(f"stage.voices.{name}=0" for name in stages.LEARNED_FROM)]))
+    assert not (tmp_path / "voices").exists()
 
 
 def test_an_unknown_stage_is_named():

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
-from tests.little_workers import Threads, mistaken_together, train_together
+from agent import checkpoint
+from tests.little_workers import Threads, killed_together, mistaken_together, train_together
 from tests.tiny import tiny_model, tiny_sample
 from training.data.windows import foreseen
 from training.optimizers import KINDS
@@ -78,6 +79,29 @@ def test_a_run_that_was_killed_while_it_saved_goes_on_from_the_checkpoint_before
     assert [path.name for path in sorted((tmp_path / "parts" / "resume").iterdir())] == ["6", "step.json"]
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_weights_are_those_of_the_checkpoint_whenever_a_run_is_killed(tmp_path, monkeypatch, moved):
+    """Practice is played by them, and does not begin twice by different ones."""
+    run = trainer(tmp_path, 6)
+    run.run(until=3)
+    before, show = weights(tmp_path), Trainer.show
+
+    def killed(self, folder):
+        if moved:
+            show(self, folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "show", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.save() if run.update(run.data[3]) else None
+    monkeypatch.undo()
+    trainer(tmp_path, 6).run(until=4)
+    after = weights(tmp_path)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert checkpoint.page(tmp_path / "weights")["notes"]["steps"] == 4
+    assert not (tmp_path / "resume" / "4" / "weights").exists()
+
+
 def test_a_folder_of_a_run_with_other_settings_is_refused(tmp_path):
     trainer(tmp_path, 3).run()
     with pytest.raises(TrainError, match="optimizer was 'adamw', is now 'muon'; seed was 5, is now 6"):
@@ -120,9 +144,18 @@ def test_processes_that_train_together_go_on_from_what_is_on_disk(tmp_path):
 def test_what_a_user_got_wrong_is_said_by_processes_that_work_together_too():
     with pytest.raises(WorkerError, match="^colour=7: a name is needed$"):
         together(mistaken_together, ("colour=7: a name is needed",), 1)
+    message = "an episode crashed:\nTraceback (most recent call last):\n  File x\nValueError: y"
+    with pytest.raises(WorkerError) as told:
+        together(mistaken_together, (message,), 2)
+    assert str(told.value) == message
     with pytest.raises(Exception, match="Traceback(?s:.*)ZeroDivisionError") as fault:
         together(mistaken_together, ("",), 1)
     assert not isinstance(fault.value, WorkerError)
+
+
+def test_a_process_that_is_killed_says_what_to_do():
+    with pytest.raises(WorkerError, match="terminated with signal SIGKILL; out of memory. Run again to go on"):
+        together(killed_together, (), 2)
 
 
 class Interrupt:

@@ -20,11 +20,11 @@ import numpy as np
 from tqdm import tqdm
 
 import envs  # noqa: F401 registers the environments
-from agent.spec import ACTION, IMAGES, SENSE, STATE
+from agent.spec import ACTION, IMAGES, SENSE, STATE, Spec
 from policies.base import Policy, policy_spec, rollout
 from policies.scripted import ExpertPolicy, TakeOver
 from policies.teleop import GivenUp, TeleopPolicy
-from training.data.assemble import assemble, recorded_names
+from training.data.assemble import assemble, recorded_names, require_robot
 from training.data.demos import DemoWriter
 from training.evaluate import mend
 from training.play import fingerprint, load_policy, make_world, told
@@ -188,16 +188,12 @@ def collect(
     Returns counts by task. Ctrl-C keeps every finished episode. Raises CollectError; SettingsError where `out` holds
     episodes that were made otherwise.
     """
-    check_policy(policy, learner, workers)
-    if not 0.0 <= safety <= 1.0:
-        raise CollectError(f"safety={safety}: a share of the episodes, 0 to 1, is needed")
     out = Path(out)
-    at_least(1, {"episodes": episodes, "beginning": 1 if beginning is None else beginning})
-    at_least(0, {"seed": seed, "perturb": perturb})
-    asked, own = {"instruct": "mixed"} | dict(env or {}), {"split": split} | ({"action": "joint_position"} if safety else {})
-    make_world(env_id, asked, own).close()
+    check_policy(policy, learner, workers)
+    at_least(1, {"beginning": 1 if beginning is None else beginning})
+    kwargs, spec, robot = checked(episodes, env, env_id, split, seed, perturb, safety)
     recorded_names(out)  # that they are ours
-    kwargs = asked | own
+    require_robot(out, robot, spec)
     taught = learner and (fingerprint(learner) or learner)  # its weights, wherever they are
     claim(out / PROTOCOL, {"env": env_id, **kwargs, "perturb": perturb, "learner": taught, "beginning": beginning,
                            "policy": policy, "safety": safety})
@@ -211,6 +207,21 @@ def collect(
     finally:  # whatever happens, the episodes that were finished become part of the dataset
         assemble(out)
     return plan.report()
+
+
+def checked(episodes: int, env: Mapping[str, Any] | None, env_id: str, split: str, seed: int, perturb: float,
+            safety: float) -> tuple[dict[str, Any], Spec, str]:
+    """Of a collection with these arguments: its environment's keyword arguments, its robot's Spec and kind. Raises CollectError,
+    SettingsError, or what the environment raises, for what cannot be."""
+    if not 0.0 <= safety <= 1.0:
+        raise CollectError(f"safety={safety}: a share of the episodes, 0 to 1, is needed")
+    at_least(1, {"episodes": episodes})
+    at_least(0, {"seed": seed, "perturb": perturb})
+    asked, own = {"instruct": "mixed"} | dict(env or {}), {"split": split} | ({"action": "joint_position"} if safety else {})
+    world = make_world(env_id, asked, own)
+    spec, robot = policy_spec(world.unwrapped), world.unwrapped.arm.name
+    world.close()
+    return asked | own, spec, robot
 
 
 def check_policy(policy: str, learner: str | None, workers: int) -> None:

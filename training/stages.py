@@ -13,7 +13,6 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase
 
 from agent import checkpoint
@@ -23,7 +22,8 @@ from agent.spec import ACTION, SENSE, STATE, Spec
 from agent.tokenizer import encode, load_tokenizer, train_tokenizer
 from envs.tabletop.voice_bank import VoiceBank
 from envs.tabletop.voices import ENGINES, LEARNED_FROM, available_engines
-from training.collect import collect
+from policies.mmllm import require_same
+from training.collect import checked, collect
 from training.data.corpus import tokenizer_text
 from training.data.demos import DemoReader
 from training.data.frame_cache import FrameCache
@@ -33,8 +33,9 @@ from training.data.photometric import Photometric
 from training.data.remix import remix
 from training.data.speech import Utterances, bank_sentences
 from training.data.windows import DemoWindows, Dropout
+from training.play import task_names
 from training.settings import at_least, filled, flat
-from training.train import Schedule, TrainError, Trainer, share_of_cpu
+from training.train import Schedule, TrainError, Trainer, peers
 from training.workers import together
 
 NO_MATTER = {f"stage.schedule.{name}" for name in ("steps", "save_every", "log_every", "workers", "compile")}
@@ -61,9 +62,10 @@ def train(cfg: Mapping[str, Any]) -> Path:
 
 
 def protocol(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """All that makes a run another one, by dotted keys; how long it goes on and how fast does not."""
-    asked = flat({key: cfg[key] for key in ("data", "init", "tokenizer", "seed", "stage")})
-    made = {} if cfg["init"] else flat({"model": cfg["model"]})
+    """All that makes a run another one, by dotted keys; how long it goes on and how fast does not. `init` is its weights,
+    wherever they are."""
+    asked = flat({key: cfg[key] for key in ("data", "tokenizer", "seed", "stage")})
+    made = {"init": checkpoint.fingerprint(cfg["init"])} if cfg["init"] else flat({"model": cfg["model"]})
     infos = [Path(folder) / INFO for folder in data_of(cfg).split(",")]
     counts = {f"episodes in {file.parent.parent}": read_json(file)["total_episodes"] for file in infos if file.is_file()}
     return {key: value for key, value in (asked | made | counts).items() if key not in NO_MATTER}
@@ -131,18 +133,21 @@ def dagger(cfg: Mapping[str, Any]) -> Trainer:
     readers = opened(cfg)
     if not tasks_of(readers):
         raise TrainError(f"stage=dagger practises the tasks of the demonstrations; {data_of(cfg)} names none")
+    tasks, first = task_names(stage["tasks"] or tasks_of(readers)), stage["first_seed"]
+    practice = {"env": stage["env"]["kwargs"], "env_id": stage["env"]["id"], "split": "train"}
+    practice |= {key: stage[key] for key in ("episodes", "perturb", "safety")}
+    _, offered, _ = checked(**practice, seed=first)
     trainer, own = demos(cfg), shares_of(stage, readers)
+    require_same(trainer.model.spec, offered)
     for n, step in enumerate(stage["rounds"], 1):
         trainer.run(until=step)
         folder = trainer.out / f"practice_{n}"
         if trainer.accelerator.is_main_process and trainer.step == step:  # else this round is over
-            collect(folder, stage["tasks"] or tasks_of(readers), stage["episodes"], stage["env"]["kwargs"], stage["env"]["id"],
-                    seed=stage["first_seed"] * n, perturb=stage["perturb"], workers=cfg["threads"],
-                    learner=str(trainer.out / "weights"), safety=stage["safety"])
+            collect(folder, tasks, **practice, seed=first * n, workers=cfg["threads"], learner=str(trainer.out / "weights"))
         trainer.accelerator.wait_for_everyone()
         seen = trainer.data.windows
-        practice = windows_of(DemoReader(folder), folder, seen[0].processor, trainer.model.horizon, cfg)
-        trainer.data = Mixture([*seen, practice], with_practice(own, stage["share"], n))
+        own_doing = windows_of(DemoReader(folder), folder, seen[0].processor, trainer.model.horizon, cfg)
+        trainer.data = Mixture([*seen, own_doing], with_practice(own, stage["share"], n))
     return trainer
 
 
@@ -161,7 +166,7 @@ def windows_of(reader: DemoReader, folder: str | Path, processor: Processor, hor
     light = filled(Photometric, "stage.photometric", stage["photometric"])
     at_least(1, {"stage.decisions": stage["decisions"]})
     at_least(0, {"stage.queries": stage["queries"]})
-    state = PartialState(cpu=share_of_cpu())
+    state = peers()
     mine = slice(state.process_index, None, state.num_processes)
     cache = FrameCache.build(reader, Path(folder) / "frames", processor.image_size, state.is_main_process, mine)
     state.wait_for_everyone()
@@ -176,12 +181,15 @@ def hearing(cfg: Mapping[str, Any]) -> Trainer:
         raise TrainError("stage=hearing needs init=CHECKPOINT: the model whose recogniser is to be trained")
     stage = cfg["stage"]
     check_voices(stage["voices"])
+    at_least(1, {"stage.sentences": stage["sentences"]})
     plan, folder = schedule(cfg), Path(data_of(cfg))
     if (folder / INFO).is_file():
         raise TrainError(f"{folder} holds demonstrations: the voice bank needs a folder of its own, as {stage['data']} is")
     model, processor, page = checkpoint.load(cfg["init"])
+    if model.speech is None:
+        raise TrainError(f"init={cfg['init']}: no recogniser; it needs `speech` in its YAML, and a robot with ears")
     sentences = bank_sentences(stage["sentences"], cfg["seed"])
-    with PartialState(cpu=share_of_cpu()).main_process_first():
+    with peers().main_process_first():
         VoiceBank.build(folder, sentences, "train", stage["voices"], cfg["seed"], cfg["threads"])
     known = bank_sentences(20 * stage["sentences"], cfg["seed"] + 1)
     model.speech.language.fit([encode(processor.tokenizer, sentence) for sentence in known])
@@ -192,6 +200,8 @@ def hearing(cfg: Mapping[str, Any]) -> Trainer:
 def check_voices(voices: Mapping[str, int]) -> None:
     """Raise TrainError for synthesisers that are not to be learned from, or not installed."""
     asked = [engine for engine, count in voices.items() if count]
+    if not asked:
+        raise TrainError(f"stage.voices={voices}: at least one voice is needed")
     wrong = [engine for engine in asked if engine not in LEARNED_FROM]
     if wrong:
         raise TrainError(f"voices of {', '.join(wrong)}: allowed are {', '.join(LEARNED_FROM)}")

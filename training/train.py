@@ -10,11 +10,12 @@ import shutil
 import sysconfig
 import time
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Mapping
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
@@ -84,6 +85,11 @@ def compiler() -> str | None:
     return (shutil.which("g++") or shutil.which("clang++")) if headers else None
 
 
+def peers() -> PartialState:
+    """Those that train together, of which this is one. They wait for each other as long as one practises or speaks."""
+    return PartialState(cpu=share_of_cpu(), timeout=timedelta(days=1))
+
+
 def share_of_cpu() -> bool:
     """Whether this is one of several processes that train together without a GPU; Accelerate has to be told so."""
     return "RANK" in os.environ and not torch.cuda.is_available()
@@ -100,7 +106,8 @@ def freeze(model: nn.Module, schedule: Schedule) -> None:
 
 
 class Average:
-    """Exponential moving average of the weights, corrected for its start (Polyak & Juditsky 1992; Adam's correction)."""
+    """Exponential moving average of the weights (Polyak & Juditsky 1992); of step t no more than t / (t + 10) is kept, so that
+    the start is soon forgotten."""
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay, self.step = decay, 0
@@ -136,6 +143,7 @@ class Trainer:
         self.notes, self.protocol = dict(notes or {}), dict(protocol or {})
         self.model, self.config, self.tokenizer, self.data = model, config, tokenizer, data
         self.schedule, self.out, self.step = schedule, Path(out), 0
+        peers()
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a batch without sound, a stage without speech
         self.accelerator = Accelerator(cpu=share_of_cpu(), kwargs_handlers=[unused])
         self.bf16 = bf16(schedule.precision)
@@ -198,8 +206,8 @@ class Trainer:
         return dict(zip(seen, torch.stack([value.float() for value in seen.values()]).tolist()))  # one wait for the device
 
     def save(self) -> None:
-        """The averaged weights as a checkpoint to play (`weights/`), and all that is needed to go on (`resume/STEP/`).
-        resume/step.json says at last, in one move, that both are whole."""
+        """The averaged weights as a checkpoint to play (`weights/`), and all that is needed to go on (`resume/STEP/`), where the
+        weights are, too, until resume/step.json says in one move that all is whole."""
         if not self.accelerator.is_main_process:
             return
         resume = self.out / "resume"
@@ -210,14 +218,21 @@ class Trainer:
         save_file(self.average.values, folder / "average.safetensors")
         save_file(flat_state(self.optimizers), folder / "optimizer.safetensors")
         self.average.swap(self.model)
-        checkpoint.save(self.out / "weights", self.model, self.config, self.tokenizer, notes=self.notes | {"steps": self.step})
+        checkpoint.save(folder / "weights", self.model, self.config, self.tokenizer, notes=self.notes | {"steps": self.step})
         self.average.swap(self.model)
         now = {"step": self.step, "average": self.average.step, "optimizer": self.schedule.optimizer, "seed": self.schedule.seed}
         (resume / "step.tmp").write_text(json.dumps(now))
         (resume / "step.tmp").replace(resume / "step.json")
+        self.show(folder)
         for old in resume.iterdir():
             if old.is_dir() and old != folder:
                 shutil.rmtree(old)
+
+    def show(self, folder: Path) -> None:
+        """Move the averaged weights out of a checkpoint to where they are played from, if they are not there already."""
+        if (folder / "weights").is_dir():
+            shutil.rmtree(self.out / "weights", ignore_errors=True)
+            (folder / "weights").replace(self.out / "weights")
 
     def resume(self) -> None:
         """Go on from the checkpoint in `out`, if there is one. Raises SettingsError or TrainError where it is of another run."""
@@ -228,6 +243,8 @@ class Trainer:
             return
         at = json.loads((resume / "step.json").read_text())
         folder = resume / str(at["step"])
+        if self.accelerator.is_main_process:
+            self.show(folder)
         model = load_file(folder / "model.safetensors")
         self.require_same(at, model)
         self.step, self.average.step = at["step"], at["average"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing.connection
+import multiprocessing.queues
 import os
 import signal
 import socket
@@ -56,27 +57,35 @@ def together(run: Callable[..., Any], args: tuple, processes: int) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    started = torch.multiprocessing.spawn(_together, (run, args, processes, port), nprocs=processes, join=False)
+    told = multiprocessing.get_context("spawn").SimpleQueue()
+    started = torch.multiprocessing.spawn(_together, (run, args, processes, port, told), nprocs=processes, join=False)
     try:
         while not started.join():
             pass
     except torch.multiprocessing.ProcessRaisedException as error:  # which has no more than the text of a traceback
-        kind, _, message = str(error).strip().splitlines()[-1].partition(": ")
-        if is_told(kind, message):
-            raise WorkerError(message) from error
-        raise
+        if told.empty():
+            raise
+        raise WorkerError(told.get()) from error
+    except torch.multiprocessing.ProcessExitedException as error:
+        raise WorkerError(f"{error}; out of memory? Run again to go on from the last checkpoint") from error
     except BaseException:  # a signal that reached this process alone: without it, the others are not to go on
         for process in started.processes:
             process.terminate()
         raise
 
 
-def _together(rank: int, run: Callable[..., Any], args: tuple, processes: int, port: int) -> None:
+def _together(rank: int, run: Callable[..., Any], args: tuple, processes: int, port: int,
+              told: multiprocessing.queues.SimpleQueue) -> None:
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes,
              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in place.items()})
     one_thread_each()
-    run(*args)
+    try:
+        run(*args)
+    except Exception as error:
+        if is_told(type(error).__module__, str(error)):
+            told.put(str(error))
+        raise
 
 
 def for_loaders() -> multiprocessing.context.BaseContext:

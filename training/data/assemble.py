@@ -76,13 +76,28 @@ def sweep(root: Path, rows: list[dict]) -> None:
             path.unlink()
 
 
+def robot_of(root: Path) -> tuple[str, Spec] | None:
+    """Kind and Spec of the robot whose episodes the dataset at `root` holds; None where it does not say, or is not there."""
+    if not ((root / form.INFO).is_file() and (root / form.SOMA).is_file()):
+        return None
+    return form.read_json(root / form.INFO)["robot_type"], Spec.from_dict(form.read_json(root / form.SOMA)["spec"])
+
+
+def require_robot(root: Path, kind: str, spec: Spec) -> None:
+    """Raise DatasetError where the dataset at `root` holds episodes of another robot, to which none of this one can be added."""
+    there, ours = robot_of(root), {"robot": kind, **spec.to_dict()}
+    if there is not None and there != (kind, spec):
+        theirs = {"robot": there[0], **there[1].to_dict()}
+        name = next(name for name in ours if ours[name] != theirs[name])
+        raise DatasetError(f"{root} holds episodes of another robot: {name} {theirs[name]}, here {ours[name]}; take another "
+                           "out=FOLDER")
+
+
 def check_alike(root: Path, folders: list[Path], abouts: list[dict]) -> dict:
     """The features that all episodes share. Raises DatasetError naming one that has others, or is of another robot."""
     known = form.read_json(root / form.INFO)["features"] if (root / form.INFO).is_file() else abouts[0]["features"]
     known = {key: feature for key, feature in known.items() if key not in form.COUNTERS}
-    robot = abouts[0]["robot_type"], Spec.from_dict(abouts[0]["spec"])
-    if (root / form.INFO).is_file() and (root / form.SOMA).is_file():
-        robot = form.read_json(root / form.INFO)["robot_type"], Spec.from_dict(form.read_json(root / form.SOMA)["spec"])
+    robot = robot_of(root) or (abouts[0]["robot_type"], Spec.from_dict(abouts[0]["spec"]))
     for folder, about in zip(folders, abouts, strict=True):
         for key in known.keys() | about["features"].keys():
             if about["features"].get(key) != known.get(key):

@@ -25,15 +25,17 @@ import soundfile
 from agent.spec import ACTION, IMAGES, SENSE, STATE, ActionSpec, Spec
 from training.data import lerobot_format as form
 from training.data import video
-from training.data.assemble import assemble, staging
+from training.data.assemble import assemble, require_robot, staging
 from training.data.lerobot_format import DatasetError
 
 
 class DemoWriter:
-    """Records episodes of one robot into the dataset at `root`; a dataset that is there already is added to."""
+    """Records episodes of one robot into the dataset at `root`; a dataset of it that is there already is added to. Raises
+    DatasetError for one of another robot."""
 
     def __init__(self, root: str | Path, spec: Spec, robot_type: str = "panda"):
         self.root, self.spec, self.robot_type = Path(root), spec, robot_type
+        require_robot(self.root, robot_type, spec)
         staging(self.root).mkdir(parents=True, exist_ok=True)
         self.discard()
 
@@ -137,6 +139,8 @@ class DemoReader:
         self.robot_type, self.length = self.info.get("robot_type"), self.info["total_frames"]
         self.video_keys = [key for key, f in self.features.items() if f["dtype"] in ("video", "image")]
         self.number_keys = [key for key, f in self.features.items() if f["dtype"] not in ("video", "image", "string")]
+        if wrong := [key for key in self.video_keys if Path(key).name != key]:
+            raise DatasetError(f"{self.root / form.INFO}: a camera {wrong[0]!r}; a name without a folder is needed")
         self.cameras = {camera_of(key): key for key in self.video_keys}
         if len(self.cameras) < len(self.video_keys):
             raise DatasetError(f"{self.root / form.INFO}: cameras of one name among {', '.join(self.video_keys)}")
@@ -267,10 +271,15 @@ class DemoReader:
         import cv2
 
         table = form.read_table(episode.data)
-        begin = int(np.flatnonzero(table["episode_index"].to_numpy() == episode.index)[0])
+        rows = np.flatnonzero(table["episode_index"].to_numpy() == episode.index)
+        if len(rows) < episode.length:
+            raise DatasetError(f"{episode.data}: {len(rows)} rows of episode {episode.index}, which has {episode.length} frames")
         for step in steps:
-            data = np.frombuffer(table[key][begin + step].as_py()["bytes"], np.uint8)
-            yield episode.start + step, cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+            data = np.frombuffer(table[key][int(rows[step])].as_py()["bytes"] or b"", np.uint8)
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+            if image is None:
+                raise DatasetError(f"{episode.data}: {key} of row {int(rows[step])} (episode {episode.index}) is no image")
+            yield episode.start + step, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
     def audio(self, index: int, frames: int = -1) -> dict[str, np.ndarray] | None:
         """Sound tracks (n, C) float32 from the episode's first frame on, of as many frames as asked for; or None."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from filelock import FileLock
 from tqdm import tqdm
 
 from agent.processor import resize
@@ -45,7 +46,8 @@ class FrameCache:
         mark = fingerprint(reader)
         paths = {name: folder / f"{key}.{size}.npy" for name, key in reader.cameras.items()}
         for name, path in list(paths.items())[cameras]:
-            _fill(reader, reader.cameras[name], path, size, mark, progress)
+            with FileLock(path.with_suffix(".lock")):  # of another training on the same data
+                _fill(reader, reader.cameras[name], path, size, mark, progress)
         return cls({IMAGES + name: path for name, path in paths.items()})
 
     def frames(self, key: str, rows) -> np.ndarray:
@@ -55,7 +57,8 @@ class FrameCache:
         out = np.empty((len(rows), *shape), np.uint8)
         for image, row in zip(out, rows):
             file.seek(offset + int(row) * image.nbytes)
-            file.readinto(image)
+            if file.readinto(image) != image.nbytes:
+                raise DatasetError(f"{self.paths[key]} ends before row {int(row)}: delete it, and it is decoded anew")
         return out
 
     def __getstate__(self) -> dict:
@@ -64,10 +67,12 @@ class FrameCache:
 
 def _opened(path: Path) -> tuple[BinaryIO, int, tuple[int, ...]]:
     """(unbuffered file, where the first frame begins, shape of a frame)."""
-    images, file = np.load(path, mmap_mode="r"), path.open("rb", buffering=0)
+    file = path.open("rb", buffering=0)
+    np.lib.format.read_magic(file)
+    shape, _, _ = np.lib.format.read_array_header_1_0(file)
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-    return file, images.offset, images.shape[1:]
+    return file, file.tell(), shape[1:]
 
 
 def fingerprint(reader: DemoReader) -> str:
@@ -82,22 +87,26 @@ def _reserve(path: Path) -> None:
     """Room for the whole file now: a memory map that finds none later ends the process without a word."""
     whole, there, free = path.stat().st_size, path.stat().st_blocks * 512, shutil.disk_usage(path.parent).free
     if whole - there > free:
-        raise DatasetError(f"{path}: the decoded frames take {whole / 1e9:.3f} GB; the disk has {free / 1e9:.3f} GB left")
+        raise DatasetError(f"{path.with_suffix('')}: the decoded frames take {whole / 1e9:.3f} GB; the disk has "
+                           f"{free / 1e9:.3f} GB left")
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, whole)
 
 
 def _fill(reader: DemoReader, key: str, path: Path, size: int, mark: str, progress: bool) -> None:
-    note = path.with_suffix(".json")
-    state = form.read_json(note) if note.is_file() and path.is_file() else {}
-    done = state["episodes"] if state.get("fingerprint") == mark else 0
-    if done == len(reader.episodes):
+    """Frames are decoded into a draft, which takes its place when it is whole: who reads an older file reads on."""
+    note, draft, count = path.with_suffix(".json"), path.with_suffix(".part"), len(reader.episodes)
+    state = form.read_json(note) if note.is_file() else {}
+    known = state["episodes"] if state.get("fingerprint") == mark else 0
+    if known == count and path.is_file():
         return
-    images = np.lib.format.open_memmap(path, "r+" if done else "w+", np.uint8, (reader.length, size, size, 3))
-    _reserve(path)
+    path.unlink(missing_ok=True)  # of other episodes; its room may be needed
+    done = known if draft.is_file() else 0
+    images = np.lib.format.open_memmap(draft, "r+" if done else "w+", np.uint8, (reader.length, size, size, 3))
+    _reserve(draft)
     ends = [episode.start + episode.length for episode in reader.episodes]
-    due = reader.episodes[done].start
+    due = ends[done - 1] if done else 0
     bar = tqdm(desc=f"decoding {key}", unit="frame", initial=due, total=reader.length, disable=not progress)
     for row, image in reader.film(key, done):
         if row != due:
@@ -107,9 +116,10 @@ def _fill(reader: DemoReader, key: str, path: Path, size: int, mark: str, progre
         bar.update()
         if due == ends[done]:
             done += 1
-            if done % EVERY == 0 or done == len(ends):
+            if done % EVERY == 0 or done == count:
                 images.flush()
                 form.write_json(note, {"fingerprint": mark, "episodes": done})
     bar.close()
     if due != reader.length:
         raise DatasetError(f"{key}: no image of row {due}; `soma data check` names the damage")
+    draft.replace(path)
