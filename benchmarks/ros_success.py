@@ -21,10 +21,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from envs import TASK_NAMES
-from training.scores import wilson
+from training.scores import percent, percents, pooled_interval
 
 LONGEST = 90.0  # s an episode may take
-EPISODE = re.compile(r": (success|failure)$", re.M)
+EPISODE = re.compile(r" (\d+): (success|failure)$", re.M)
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def node(name: str, log: Path, *words: str):
         process.wait(timeout=20)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", default=",".join(TASK_NAMES), help="by name, comma separated")
     parser.add_argument("--episodes", type=int, default=20, help="a task")
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/ros_success"), help="folder for results.json and the logs")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    lockstep, results = ("-p", f"lockstep:={'false' if asked.realtime else 'true'}"), {}
+    lockstep, results, records = ("-p", f"lockstep:={'false' if asked.realtime else 'true'}"), {}, []
     with node("safety", asked.out / "safety.log", *lockstep), \
             node("agent", asked.out / "agent.log", "-p", f"weights:={asked.weights}", *lockstep):
         for task in tqdm(asked.tasks.split(",")):
@@ -60,13 +60,17 @@ def main() -> None:
                     for w in ("-p", f"{name}:={value}"))) as sim:
                 with suppress(subprocess.TimeoutExpired):
                     sim.wait(timeout=LONGEST * asked.episodes)
-            ends = EPISODE.findall(log.read_text())
-            results[task] = {"successes": ends.count("success"), "episodes": len(ends), "errors": asked.episodes - len(ends)}
-            tqdm.write(f"{task:18s} {ends.count('success')}/{len(ends)}, {asked.episodes - len(ends)} not ended")
+            own = [{"task": task, "seed": int(seed), "outcome": end} for seed, end in EPISODE.findall(log.read_text())]
+            good, missing = sum(r["outcome"] == "success" for r in own), asked.episodes - len(own)
+            results[task] = {"successes": good, "episodes": len(own), "errors": missing}
+            tqdm.write(f"{task:18s} {good}/{len(own)}, {missing} not ended")
             (asked.out / "results.json").write_text(json.dumps(results, indent=1))
-    good, all_ = (sum(r[key] for r in results.values()) for key in ("successes", "episodes"))
-    print(f"all {good}/{all_}, {100 * good / max(all_, 1):.0f}%, interval {wilson(good, all_)}")
+            records += own
+    good, missing = (sum(r[key] for r in results.values()) for key in ("successes", "errors"))
+    print(f"all {good}/{len(records)}, {percent(good / max(len(records), 1))} ({percents(pooled_interval(records))}), "
+          f"{missing} not ended")
+    return int(missing > 0)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

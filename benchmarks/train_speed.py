@@ -1,6 +1,7 @@
 """How fast `pocket` is trained here, its loader at work: samples (decisions with their chunks) a second.
 
-    python benchmarks/train_speed.py data/demos [--steps 200] [--threads 2] [--processes 1] [--batch 8] [--compile]
+    .venv/bin/python benchmarks/train_speed.py data/demos [--steps 200] [--threads 2] [--processes 1] [--batch 8]
+                                                          [--workers 1] [--compile]
 
 The median over stretches of 25 steps, without the first, in which the loader starts and the compiler works.
 """
@@ -25,13 +26,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="in all")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--batch", type=int, default=8, help="episodes a step, each with four decisions, in all")
+    parser.add_argument("--workers", type=int, default=1, help="loading batches, of each process")
     parser.add_argument("--compile", action="store_true", help="the busiest parts of the model, by torch.compile")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as out:
         config = settings.compose("train", [
             f"data={asked.data}", f"out={out}", f"threads={asked.threads}", f"processes={asked.processes}",
             f"stage.batch={asked.batch}", f"stage.schedule.steps={asked.steps}", f"+stage.schedule.log_every={STRETCH}",
-            f"stage.schedule.compile={asked.compile}"])
+            f"stage.schedule.compile={asked.compile}", f"stage.schedule.workers={asked.workers}"])
         stages.train(config)
         lines = (Path(out) / "log.jsonl").read_text().splitlines()[1:]
     speed = statistics.median(json.loads(line)["samples_per_s"] for line in lines)

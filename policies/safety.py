@@ -27,6 +27,7 @@ CALM = 0.5  # s without trouble after which it is said to be over
 SILENCE = "no sign of life from the loop that decides"
 PRESSES = "contact force over its limit"
 ASTRAY = "the robot is not where it was commanded to be"
+BEHIND = "the robot stays behind what it is commanded: something holds it back"
 LEAPT = "the robot's state has leapt: a release takes the robot as it is"
 STANDS = 1e-9  # rad/s, rad/s^2
 AWAY = 0.1  # s for which a robot is measured away from where it was to stand, before the command goes there
@@ -39,10 +40,10 @@ SAMPLE = 0.02  # s between the points of a stop that are looked at
 class Limits:
     """What may be commanded. Arrays (J,). `patience` (s): how old the newest sign of life, and the newest measured state,
     may be; `oldest` (s): how old the observation behind a proposal; `jump` (rad): how far a proposal may begin from what
-    is commanded; `deviation` (rad): how far the measured joints may be from the commanded, and `drift` (rad) from a command
-    to stand, which then goes where they are, until they are no further off than that; `force` (N) at the tool, which has to
-    be measured where there is a limit: over it a command to stand goes where the joints are, too, so that a stiff arm does
-    not press on."""
+    is commanded; `deviation` (rad): how far the measured joints may be from the commanded, which is brought to a stand, and an
+    emergency stop if they then stay there; `drift` (rad): how far from a command to stand, which then goes where they are;
+    `force` (N) at the tool, which has to be measured where there is a limit: over
+    it a command to stand goes where the joints are, too, so that a stiff arm does not press on."""
 
     q_min: np.ndarray
     q_max: np.ndarray
@@ -117,7 +118,7 @@ class Supervisor:
         self.trouble, self.troubled = "", -np.inf  # the last one, "" once it is over; when it was there last
         self.silent = self.leapt = self.yields = False  # who decides is; the robot's state has; a stand goes where the robot is
         self.believed: JointState | None = None  # the last state before it leapt
-        self.away_since: float | None = None  # s
+        self.away_since = self.behind_since = None  # s
 
     # ---- what comes in
 
@@ -233,7 +234,9 @@ class Supervisor:
             self.troubled = now
         self.now, self.silent = now, self._silent(now)
         trouble = self.stopped or self.late(now) or (SILENCE if self.silent else "")
-        if self.silent or trouble in (PRESSES, ASTRAY):
+        if self._stays_behind(now, trouble):
+            self.stop(now, trouble := BEHIND)
+        if self.silent or trouble == PRESSES:
             self.proposal = None  # what was planned before is not gone on with
         following = None if trouble or self.proposal is None else self.follow(now)
         if following is not None and (trouble := self.unstoppable(following)):
@@ -246,6 +249,12 @@ class Supervisor:
             self.motion, self.opening = following, self._opening(now)
         events, self.events = tuple(self.events), []
         return Command(self.motion, self.opening, following is None, events)
+
+    def _stays_behind(self, now: float, trouble: str) -> bool:
+        """Whether a robot that is wanted elsewhere has not come to where its command was brought to a stand."""
+        behind = trouble == ASTRAY and self.proposal is not None and self.stands
+        self.behind_since = (now if self.behind_since is None else self.behind_since) if behind else None
+        return behind and now - self.behind_since >= AWAY
 
     def _remark(self, now: float, trouble: str) -> None:
         """Note trouble that is new, and trouble that is over."""
@@ -270,7 +279,7 @@ class Supervisor:
             return "the robot's state is not finite"
         if self.leapt:
             return LEAPT
-        if self.deviation > (limits.drift if self.yields else limits.deviation):
+        if self.deviation > limits.deviation:
             return ASTRAY
         if np.isfinite(limits.force) and (self.force is None or np.isnan(self.force)):
             return "the contact force is not measured"

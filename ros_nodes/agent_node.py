@@ -230,8 +230,7 @@ class AgentNode:
         except convert.ConvertError as error:
             self.node.remark("episode", f"passed over: {error}")
             return
-        if success is not None:
-            self.task.judged(success)
+        self.task.judged(success)
 
     def commanded(self, moving: bool) -> None:
         """The robot was told where to be, or how fast."""

@@ -22,6 +22,7 @@ STANDING = 0.1  # s without a command to move, after which the robot stands
 SILENT = 0.5  # s without a command, after which nobody knows what the robot does
 ROUNDED = 1e-6  # s by which a stamp that was sent and came back may be less
 REMEMBERED = 10  # goals whose results can still be asked for
+OVER = "the simulated robot's episode is over, and the next has not begun"
 
 
 @dataclass
@@ -38,9 +39,9 @@ class Goal:
 
 class TaskServer:
     """begin(instruction) makes the agent go for it, hold() makes it stand still; refusal() is why goals are refused, "" if they
-    are not. Somebody tells `judged` of a verdict and `commanded` of each command of the robot: what has moved, and then stood
-    for `settled` s, is taken for done, unless it is `blocked` (why the robot cannot do what it wants; "" if it can). A goal
-    that is cancelled ends when the robot stands."""
+    are not; between two simulated episodes they are. Somebody tells `judged` of a verdict and `commanded` of each command of the
+    robot: what has moved, and then stood for `settled` s, is taken for done, unless it is `blocked` (why the robot cannot do
+    what it wants; "" if it can). A goal that is cancelled ends when the robot stands."""
 
     def __init__(self, node, begin: Callable[[str], None], hold: Callable[[], None], settled: float,
                  refusal: Callable[[], str]):
@@ -48,7 +49,7 @@ class TaskServer:
         self.goals: deque[Goal] = deque(maxlen=REMEMBERED)
         self.moved_at: float | None = None
         self.commanded_at = -SILENT  # s
-        self.blocked = ""
+        self.blocked, self.over = "", False
         name = "execute_task/_action"
         self.feedback = node.publisher(f"{KIND}_FeedbackMessage", f"{name}/feedback", "reliable")
         self.statuses = node.publisher("action_msgs/msg/GoalStatusArray", f"{name}/status", "latched")
@@ -64,7 +65,7 @@ class TaskServer:
     # ---- what is asked
 
     def goal_asked(self, request, response):
-        goal, why = request.goal, self.refusal()
+        goal, why = request.goal, self.refusal() or (OVER if self.over else "")
         response.accepted = bool(goal.instruction.strip()) and goal.timeout >= 0 and not why
         if response.accepted:
             self.finish(ABORTED, False, "another goal took its place")
@@ -105,8 +106,11 @@ class TaskServer:
 
     # ---- how it goes
 
-    def judged(self, success: bool) -> None:
-        self.finish(SUCCEEDED if success else ABORTED, success, "success" if success else "failure")
+    def judged(self, success: bool | None) -> None:
+        """None: an episode has begun."""
+        self.over = success is not None
+        if self.over:
+            self.finish(SUCCEEDED if success else ABORTED, success, "success" if success else "failure")
 
     def interrupted(self, why: str) -> None:
         self.finish(ABORTED, False, why)

@@ -215,6 +215,26 @@ def test_flow_matching_learns_a_distribution_with_two_modes():
     assert 0.2 < (samples > 0).float().mean() < 0.8
 
 
+@pytest.mark.parametrize("generator", ["agent.generators.flow.FlowMatching", "agent.generators.action_tokens.Bins"])
+def test_each_generator_learns_what_is_done(generator):
+    """A small model by heart, chunks and all."""
+    model, processor, _ = tiny_model(generator={"_target_": generator, "width": 32, "feed": 48})
+    batch = processor([tiny_sample(np.random.default_rng(seed), 2) for seed in range(2)])
+    batch.action.clamp_(-0.9, 0.9)
+    optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
+    first = None
+    for _ in range(150):
+        loss = model(batch)["action"]
+        first = first or loss.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert torch.isfinite(loss) and loss.item() < 0.2 * first
+    actions = model.eval().act(batch, torch.Generator().manual_seed(0)).actions
+    assert actions.shape == batch.action.shape
+    assert (actions - batch.action).abs().mean() < 0.15
+
+
 def test_projectors_count_and_reach():
     grid = torch.randn(3, 4, 4, 8, requires_grad=True)
     for make, count in ((Linear, 16), (MLP, 16), (PixelShuffle, 4), (Resampler, 16)):

@@ -97,6 +97,8 @@ def test_a_verdict_a_timeout_and_a_new_goal_end_it():
     client.goal(1)
     client.server.judged(False)
     assert client.result(1)[0].result.message == "failure"
+    assert not client.goal(9) and "the next has not begun" in client.node.said[-1]
+    client.server.judged(None)
     client.goal(2, timeout=2.0)
     client.node.run(2.5)
     assert client.result(2)[0].status == ABORTED and client.done[-1] == "HOLD"

@@ -166,7 +166,7 @@ def export(cfg: Mapping[str, Any]) -> int:
 def doctor(cfg: Mapping[str, Any]) -> int:
     from training.doctor import main as examine
 
-    return examine(cfg["disk"])
+    return examine(cfg["disk"], cfg["recipe"])
 
 
 VERBS: dict[str, Callable[[Mapping[str, Any]], int]] = {

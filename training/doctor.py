@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Callable, Iterator, NamedTuple
 
-SPACE = 5  # GB that a training run with its demonstrations wants
+SPACE, SPACE_OF_RECIPE = 5, 60  # GB that a training run with some demonstrations wants, and training/recipe.sh
 LEARN = ", for stage=hearing"
 SYNTHESISERS = (("espeak", "en-us", ""), ("flite", "slt", ", for the split new_voices"), ("pico", "en-US", LEARN),
                 ("festival", "ked_diphone", LEARN), ("piper", "joe", LEARN), ("hibari", "heart", LEARN))
@@ -27,10 +27,10 @@ class Finding(NamedTuple):
     needed: bool = True
 
 
-def main(disk: str = ".") -> int:
-    """Print a line a finding; 1 where something that is needed does not work."""
+def main(disk: str = ".", recipe: bool = False) -> int:
+    """Print a line a finding; 1 where something that is needed (of the recipe for the shipped weights) does not work."""
     findings = []
-    for finding in examine(disk):
+    for finding in examine(disk, recipe):
         findings.append(finding)
         print(line(finding), flush=True)
     broken = [f.name for f in findings if f.needed and not f.works]
@@ -38,11 +38,13 @@ def main(disk: str = ".") -> int:
     return int(bool(broken))
 
 
-def examine(disk: str) -> Iterator[Finding]:
+def examine(disk: str, recipe: bool = False) -> Iterator[Finding]:
     yield from map(attempt, (python, packages, threads, bf16, gpu, cplusplus, decision, physics, rendering))
-    yield from (attempt(synthesiser, *about) for about in SYNTHESISERS)
+    for about in SYNTHESISERS:
+        found = attempt(synthesiser, *about)
+        yield found._replace(needed=found.needed or (recipe and about[-1] == LEARN))
     yield from map(attempt, (sounds, films, viewer))
-    yield space(disk)
+    yield space(disk, SPACE_OF_RECIPE if recipe else SPACE)
 
 
 def attempt(check: Callable[..., Finding], *about: str) -> Finding:
@@ -205,8 +207,8 @@ def viewer() -> Finding:
     return Finding("viewer", there, detail, needed=False)
 
 
-def space(disk: str) -> Finding:
+def space(disk: str, wanted: float) -> Finding:
     if not Path(disk).is_dir():
         return Finding("disk", False, f"{disk} is no folder")
     free = shutil.disk_usage(disk).free / 1e9
-    return Finding("disk", free > SPACE, f"{free:.0f} GB free", f"collecting and training want {SPACE} GB")
+    return Finding("disk", free > wanted, f"{free:.0f} GB free", f"collecting and training want {wanted} GB")

@@ -3,12 +3,17 @@
 #
 #   sh training/recipe.sh [FOLDER [SEED [SETTING ...]]]   # outputs/pocket and 0; SOMA=COMMAND where soma is elsewhere
 #
-# SETTINGs are those of imitation, as of `soma train stage=dagger`: fewer steps, for instance.
+# SETTINGs are those of imitation, as of `soma train stage=dagger`: fewer steps, for instance. HEARING="SETTING ..." are those of
+# the recogniser: HEARING=stage.voices.festival=0 where a synthesiser cannot be had.
 # Run again, it goes on where it was interrupted. The voices need pip install -e '.[voices]' and apt-get install festival
 # festvox-kdlpc16k.
 set -e
 OUT=${1:-outputs/pocket} SEED=${2:-0} SOMA=${SOMA:-.venv/bin/soma}
 [ $# -lt 2 ] && shift $# || shift 2
+if [ ! -d "$OUT" ] && [ -z "$HEARING" ]; then  # whether all is there, before hours of work
+    mkdir -p "$(dirname "$OUT")"
+    $SOMA doctor recipe=true disk="$(dirname "$OUT")"
+fi
 
 ALL=reach,pick_up,place_in,push,place_on,stack,open_drawer,close_drawer,press_button,sort_two,put_two,place_then_press,store
 ALL=$ALL,press_buzzer,start_on_beep,find_rattle
@@ -26,5 +31,5 @@ $SOMA train stage=dagger seed="$SEED" processes=2 "stage.shares=[57,17,15,6,5]" 
     "stage.tasks=[$ALL,$HARD,press_buzzer,start_on_beep]" out="$OUT/train-$SEED" \
     data="$OUT/demos,$OUT/beginnings,$OUT/ringing,$OUT/waiting,$OUT/pushing" "$@"
 $SOMA train stage=hearing seed="$SEED" processes=2 stage.schedule.workers=1 init="$OUT/train-$SEED/weights" \
-    data="$OUT/voices-$SEED" out="$OUT/hearing-$SEED"
+    data="$OUT/voices-$SEED" out="$OUT/hearing-$SEED" $HEARING
 $SOMA export weights="$OUT/hearing-$SEED/weights" out="$OUT/weights-$SEED"

@@ -161,7 +161,9 @@ def _split(verb: str, overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     offered, choices, rest = groups(verb), [], []
     for item in overrides:
         name, equals, value = item.partition("=")
-        if not equals:
+        if item.startswith("~") and (equals or item.count(".") < 2):
+            raise SettingsError(f"{item!r}: ~GROUP.PART.KEY leaves out a part's key, as ~model.generator.draws does")
+        if not equals and not item.startswith("~"):
             raise SettingsError(f"{item!r}: settings are written key=value (soma {verb} --help lists the keys)")
         if name in offered:
             require(f"{name}=", value, offered[name][1])
@@ -201,8 +203,10 @@ def _quoted(base, item: str) -> str:
     """The override as hydra's grammar wants it: lists in brackets, words with spaces and marks in quotes."""
     from omegaconf import ListConfig, OmegaConf
 
+    if item.startswith("~"):
+        return item
     name, _, value = item.partition("=")
-    default = OmegaConf.select(base, name.lstrip("+~"), throw_on_missing=False)
+    default = OmegaConf.select(base, name.lstrip("+"), throw_on_missing=False)
     if isinstance(default, ListConfig):
         return item if value.startswith("[") else f"{name}=[{value}]"
     if type(default) in NEEDED and "," in value:  # which hydra's grammar takes for several runs
@@ -210,7 +214,7 @@ def _quoted(base, item: str) -> str:
     free = default is None and value[:1] not in ("[", "{") and not PLAIN.fullmatch(value)
     if free or (isinstance(default, str) and value != "null"):
         return f"{name}={_in_quotes(value)}"
-    new = default is None and name.lstrip("+~") not in _flat(base)
+    new = default is None and name.lstrip("+") not in _flat(base)
     return f"+{item}" if new and not item.startswith("+") else item
 
 
@@ -221,9 +225,9 @@ def _in_quotes(value: str) -> str:
 def _check_types(base, config, overrides: Sequence[str]) -> None:
     from omegaconf import OmegaConf
 
-    for item in overrides:
+    for item in (item for item in overrides if not item.startswith("~")):
         name, _, text = item.partition("=")
-        default, value = (OmegaConf.select(c, name.lstrip("+~")) for c in (base, config))
+        default, value = (OmegaConf.select(c, name.lstrip("+")) for c in (base, config))
         _check_type(name, text, value, default)
 
 

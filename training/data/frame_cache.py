@@ -46,8 +46,9 @@ class FrameCache:
         mark = fingerprint(reader)
         paths = {name: folder / f"{key}.{size}.npy" for name, key in reader.cameras.items()}
         for name, path in list(paths.items())[cameras]:
-            with FileLock(path.with_suffix(".lock")):  # of another training on the same data
-                _fill(reader, reader.cameras[name], path, size, mark, progress)
+            if _known(path, mark) < len(reader.episodes) or not path.is_file():
+                with FileLock(path.with_suffix(".lock")):  # of another training on the same data
+                    _fill(reader, reader.cameras[name], path, size, mark, progress)
         return cls({IMAGES + name: path for name, path in paths.items()})
 
     def frames(self, key: str, rows) -> np.ndarray:
@@ -94,15 +95,22 @@ def _reserve(path: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, whole)
 
 
+def _known(path: Path, mark: str) -> int:
+    """Episodes of the dataset with this fingerprint that a file, or its draft, is noted to hold."""
+    note = path.with_suffix(".json")
+    state = form.read_json(note) if note.is_file() else {}
+    return state["episodes"] if state.get("fingerprint") == mark else 0
+
+
 def _fill(reader: DemoReader, key: str, path: Path, size: int, mark: str, progress: bool) -> None:
     """Frames are decoded into a draft, which takes its place when it is whole: who reads an older file reads on."""
     note, draft, count = path.with_suffix(".json"), path.with_suffix(".part"), len(reader.episodes)
-    state = form.read_json(note) if note.is_file() else {}
-    known = state["episodes"] if state.get("fingerprint") == mark else 0
-    if known == count and path.is_file():
+    if (known := _known(path, mark)) == count and path.is_file():
         return
     path.unlink(missing_ok=True)  # of other episodes; its room may be needed
     done = known if draft.is_file() else 0
+    if not done:
+        note.unlink(missing_ok=True)
     images = np.lib.format.open_memmap(draft, "r+" if done else "w+", np.uint8, (reader.length, size, size, 3))
     _reserve(draft)
     ends = [episode.start + episode.length for episode in reader.episodes]
