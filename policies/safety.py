@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import ruckig
 
 from envs.arm import Arm, JointState, JointTrajectory, fk
+from policies.planner import Motion, Planner, Trajectory, at
 
 FUTURE = 0.05  # s by which a stamp may be ahead of the clock
 GAIN = 20.0  # rad/s of speed a rad behind what is followed
@@ -42,8 +42,8 @@ class Limits:
     may be; `oldest` (s): how old the observation behind a proposal; `jump` (rad): how far a proposal may begin from what
     is commanded; `deviation` (rad): how far the measured joints may be from the commanded, which is brought to a stand, and an
     emergency stop if they then stay there; `drift` (rad): how far from a command to stand, which then goes where they are;
-    `force` (N) at the tool, which has to be measured where there is a limit: over
-    it a command to stand goes where the joints are, too, so that a stiff arm does not press on."""
+    `force` (N) at the tool, which has to be measured where there is a limit: over it a command to stand goes where the joints
+    are, too, so that a stiff arm does not press on."""
 
     q_min: np.ndarray
     q_max: np.ndarray
@@ -73,14 +73,6 @@ class Event(NamedTuple):
     detail: str
 
 
-class Motion(NamedTuple):
-    """A joint state with its derivatives, each (J,)."""
-
-    q: np.ndarray
-    dq: np.ndarray
-    ddq: np.ndarray
-
-
 @dataclass(frozen=True, eq=False)
 class Command:
     """What the robot is to do by the end of the coming period. braking: not following what was proposed."""
@@ -108,7 +100,7 @@ class Supervisor:
             raise ValueError(f"joints {np.flatnonzero(outside) + 1} start outside their limits: {q[outside]}")
         self.arm, self.limits, self.period, self.room = arm, limits, period, room
         self.motion, self.opening = Motion(q, np.zeros_like(q), np.zeros_like(q)), float(start.opening)
-        self.planner = ruckig.Ruckig(len(q), period)
+        self.planner = Planner(len(q), period)
         self.proposal: JointTrajectory | None = None
         self.stopped = ""  # why, while an emergency stop is latched
         self.held = ""  # why the loop that decides wants a stand
@@ -244,7 +236,8 @@ class Supervisor:
         self._remark(now, trouble)
         self._give_way(now)
         if following is None:
-            self.motion = at(self.towards(self.measured.position) if self.yields else self.stopping(), self.period)
+            way = self.planner.to_stand(self.motion, self.measured.position, self.limits) if self.yields else self.stopping()
+            self.motion = at(way, self.period)
         else:
             self.motion, self.opening = following, self._opening(now)
         events, self.events = tuple(self.events), []
@@ -321,6 +314,10 @@ class Supervisor:
         """Whether what is commanded is a stand."""
         return bool(np.abs(self.motion.dq).max() < STANDS and np.abs(self.motion.ddq).max() < STANDS)
 
+    def stopping(self) -> Trajectory:
+        """The fastest stop."""
+        return self.planner.to_speed(self.motion, np.zeros_like(self.motion.q), self.limits)
+
     def stop_end(self) -> tuple[float, np.ndarray]:
         """Where the fastest stop from the present command ends: s from now, joints (J,)."""
         way = self.stopping()
@@ -333,11 +330,11 @@ class Supervisor:
         error = here - self.motion.q
         pull = np.sign(error) * np.minimum(GAIN * np.abs(error), np.sqrt(self.limits.ddq_max * np.abs(error)))
         speed = np.clip((there - here) / self.period + pull, -self.limits.dq_max, self.limits.dq_max)
-        return at(self.change(self.motion, speed), self.period)
+        return at(self.planner.to_speed(self.motion, speed, self.limits), self.period)
 
     def unstoppable(self, motion: Motion) -> str:
         """What forbids a state: where its fastest stop would lead; "" for nothing. What is outside already may come back."""
-        way = self.change(motion, np.zeros_like(motion.q))
+        way = self.planner.to_speed(motion, np.zeros_like(motion.q), self.limits)
         ticks = [at(way, t).q for t in np.arange(0.0, way.duration + self.period, self.period)]
         if self.beyond(np.array(ticks)) > max(0.0, self.beyond(self.motion.q)) + 1e-9:
             return "a joint would leave its range"
@@ -363,42 +360,8 @@ class Supervisor:
         tool = fk(self.arm, q)[:3, 3].tolist()
         return max(max(least - x, x - most) for least, x, most in zip(low, tool, high))
 
-    def stopping(self) -> ruckig.Trajectory:
-        """The fastest stop."""
-        return self.change(self.motion, np.zeros_like(self.motion.q))
-
-    def change(self, motion: Motion, speed: np.ndarray) -> ruckig.Trajectory:
-        """The fastest way to a speed (J,), each joint for itself; to 0 it is the fastest stop."""
-        asked = self._from(motion)
-        asked.control_interface, asked.target_velocity = ruckig.ControlInterface.Velocity, speed
-        return self._planned(asked)
-
-    def towards(self, q: np.ndarray) -> ruckig.Trajectory:
-        """The fastest way to a stand at (J,), or at the end of a joint's range on the way there."""
-        asked = self._from(self.motion)
-        asked.target_position = np.clip(q, self.limits.q_min, self.limits.q_max)
-        return self._planned(asked)
-
-    def _from(self, motion: Motion) -> ruckig.InputParameter:
-        asked, limits = ruckig.InputParameter(len(motion.q)), self.limits
-        asked.synchronization = ruckig.Synchronization.No
-        asked.current_position, asked.current_velocity, asked.current_acceleration = motion
-        asked.max_velocity, asked.max_acceleration, asked.max_jerk = limits.dq_max, limits.ddq_max, limits.dddq_max
-        asked.target_velocity = asked.target_acceleration = np.zeros_like(motion.q)
-        return asked
-
-    def _planned(self, asked: ruckig.InputParameter) -> ruckig.Trajectory:
-        way = ruckig.Trajectory(len(asked.max_velocity))
-        self.planner.calculate(asked, way)
-        return way
-
     def _opening(self, now: float) -> float:
         return float(np.clip(self.proposal.at(now + self.period)[1], 0.0, self.arm.max_opening))
 
     def _note(self, now: float, kind: str, detail: str) -> None:
         self.events.append(Event(now, kind, detail))
-
-
-def at(way: ruckig.Trajectory, t: float) -> Motion:
-    """State of a planned way at time t; after its end it stays."""
-    return Motion(*(np.array(x) for x in way.at_time(t)[:3]))
