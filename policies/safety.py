@@ -31,6 +31,7 @@ BEHIND = "the robot stays behind what it is commanded: something holds it back"
 LEAPT = "the robot's state has leapt: a release takes the robot as it is"
 STANDS = 1e-9  # rad/s, rad/s^2
 AWAY = 0.1  # s for which a robot is measured away from where it was to stand, before the command goes there
+HELD = 1.0  # s for which a robot stays behind a command that stands, before it is stopped: longer than somebody bumps into it
 NEAR = 0.1  # of Limits.drift: how close to there is close enough
 LEAP = 2.0  # of the fastest that a joint moves: faster than that, beyond Limits.drift, no joint has moved but its state has leapt
 SAMPLE = 0.02  # s between the points of a stop that are looked at
@@ -247,7 +248,7 @@ class Supervisor:
         """Whether a robot that is wanted elsewhere has not come to where its command was brought to a stand."""
         behind = trouble == ASTRAY and self.proposal is not None and self.stands
         self.behind_since = (now if self.behind_since is None else self.behind_since) if behind else None
-        return behind and now - self.behind_since >= AWAY
+        return behind and now - self.behind_since >= HELD
 
     def _remark(self, now: float, trouble: str) -> None:
         """Note trouble that is new, and trouble that is over."""
