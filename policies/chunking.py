@@ -157,10 +157,11 @@ class NativePlayer:
         self.chunk = chunk
 
     def action(self, now: float) -> np.ndarray:
-        """(A,) for the period that begins at now; rest where nothing is decided yet and where a chunk has run out."""
+        """(A,) for the period that begins at now. Where a chunk has run out it rests; where nothing is decided yet, too, with an
+        open gripper, or zeros where deltas are not what is taken."""
         index = int(np.floor((now - self.chunk.stamp) * self.chunk.hz + 1e-4)) if self.chunk else 0
         if self.chunk is None:
-            action = np.zeros(self.kind.size)
+            action = rest(self.kind, self.kind.high) if self.kind.kind == "ee_delta" else np.zeros(self.kind.size)
         elif index >= len(self.chunk.actions):
             action = rest(self.kind, self.chunk.actions[-1])
         else:

@@ -40,6 +40,12 @@ def linger_together(seconds: float):
     time.sleep(seconds)
 
 
+def linked_together():
+    """The libraries that the first process has loaded."""
+    if os.environ["RANK"] == "0":
+        print(Path("/proc/self/maps").read_text())
+
+
 def mistaken_together(mistake: str):
     """A mistake of the user's, or a fault of ours."""
     if mistake:

@@ -123,6 +123,11 @@ MISTAKES = [
     (["collect", "env.id=Kitchen-v7", "out=OUT"], ["env.id=Kitchen-v7", "exist"]),
     (["collect", "env.kwargs.image_size=3", "out=OUT"], ["'image_size': 3", "even number"]),
     (["collect", "beginning=0", "out=OUT"], ["beginning=0", "at least 1"]),
+    (["collect", "beginning=half", "out=OUT"], ["beginning=half", "a whole number"]),
+    (["collect", "env.kwargs.instruct=voice", "out=OUT"], ["env.kwargs.instruct=voice", "outside env"]),
+    (["eval", "env.kwargs.task=reach", "policy=random", "out=OUT"], ["env.kwargs.task=reach", "outside env"]),
+    (["run", "scene=3", "policy=random"], ["'3'", "reach"]),
+    (["run", "task=5", "policy=random"], ["'5'"]),
     (["collect", "perturb=-1", "out=OUT"], ["perturb=-1", "at least 0"]),
     (["collect", "out=DATA"], ["metaworld_v3", "from elsewhere"]),
     (["eval", "out=DATA/meta/info.json", "policy=random"], ["info.json", "there is a file"]),
@@ -135,6 +140,9 @@ MISTAKES = [
     (["train", "stage.shares=[1,2]", "data=DATA"], ["stage.shares=[1, 2]", "each of the 1 datasets"]),
     (["train", "stage.shares=many", "data=DATA"], ["stage.shares=['many']", "one above 0"]),
     (["train", "stage=dagger", "stage.share=1", "data=DATA"], ["stage.share=1", "above 0 and below 1"]),
+    (["train", "stage=dagger", "stage.rounds=[half]", "data=DATA"], ["rounds ['half']", "increasing steps above 0"]),
+    (["train", "init=pocket", "model.backbone.lm.depth=2", "data=DATA"], ["init=pocket", "its own model"]),
+    (["train", "stage=hearing", "init=pocket", "tokenizer=DATA", "data=OUT"], ["tokenizer", "brings its own"]),
     (["train", "stage.schedule.save_every=0", "data=DATA"], ["stage.schedule.save_every=0", "at least 1"]),
     (["train", "+stage.schedule.stepz=1", "data=DATA"], ["'stepz'", "mean steps", "warmup"]),
     (["train", "+stage.schedule.clip=hard", "data=DATA"], ["stage.schedule.clip=hard", "a number"]),
@@ -298,6 +306,12 @@ def test_the_doctor_tries_a_decision_and_looks_for_a_compiler(monkeypatch):
     assert doctor.decision().works and "ms" in doctor.decision().detail
     monkeypatch.setenv("PATH", "")
     assert "g++" in doctor.line(doctor.cplusplus()) and not doctor.cplusplus().works
+
+
+def test_the_recipe_needs_a_compiler_and_voices_that_others_do_not(monkeypatch):
+    monkeypatch.setattr(doctor, "attempt", lambda check, *about: doctor.Finding((*about, check.__name__)[0], True, "", "", False))
+    needed = {f.name for f in doctor.examine(".", recipe=True) if f.needed} - {f.name for f in doctor.examine(".") if f.needed}
+    assert needed == {"cplusplus", "pico", "festival", "piper", "hibari"}
 
 
 def test_setup_replaces_a_pytorch_of_another_build(tmp_path):

@@ -10,8 +10,9 @@ from agent.spec import ACTION, IMAGES, STATE
 from tests.tiny import tiny_model
 from training import collect as collecting
 from training.collect import CollectError, collect
+from training.data.assemble import adding
 from training.data.damage import check_dataset
-from training.data.demos import DemoReader
+from training.data.demos import DatasetError, DemoReader
 from training.settings import SettingsError
 
 STUB = "tests.collecting:Counting-v0"
@@ -91,6 +92,15 @@ def test_goes_on_after_an_interruption(tmp_path):
         file.write('{"name": "train-easy-0')  # cut by a full disk
     stub(tmp_path)
     assert names(tmp_path) == WANTED and check_dataset(tmp_path) == []
+
+
+def test_two_collections_do_not_add_to_one_dataset_at_once(tmp_path):
+    """Joining them, one would sweep away what the other has staged."""
+    with adding(tmp_path), pytest.raises(DatasetError, match="by another process; take another out=FOLDER"):
+        stub(tmp_path, episodes=2)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+    stub(tmp_path)
+    assert names(tmp_path) == WANTED
 
 
 def test_a_finished_collection_can_grow_and_tries_nothing_twice(tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tests.little_world  # noqa: F401  registers its environment
-from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, Chunk
+from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, Chunk, SpecError
 from policies.wrappers import Blind, Instruct, Mute
 from tests.little_workers import Broken, Killed, Place, Times
 from training import evaluate as ev
@@ -21,9 +21,9 @@ from training.collect import collect
 from training.data.demos import DemoReader
 from training.phrases import understand
 from training.play import Job, Player, Setting, check_policy, check_split, other_instruction
-from training.replay import Recordings
+from training.replay import Recordings, Replay
 from training.settings import SettingsError
-from training.workers import WorkerError, each
+from training.workers import WorkerError, allocator, each
 
 SETTING = Setting("random", "little/World-v0", {}, "new_scenes")
 TASKS = ("reach", "pick_up")
@@ -112,9 +112,12 @@ if __name__ == '__main__': together(linger_together, (100.0,), 2)"""
 
 
 @pytest.mark.parametrize("code, lines", ((EACH, 4), (TOGETHER, 2)), ids=("each", "together"))
-@pytest.mark.parametrize("how", (signal.SIGKILL, signal.SIGINT))
-def test_workers_end_at_once_with_the_process_that_is_ended(how, code, lines):
-    main = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("how, before", ((signal.SIGKILL, ""), (signal.SIGINT, ""), (signal.SIGTERM, ""),
+                                         (signal.SIGTERM, "trap '' INT; ")), ids=("KILL", "INT", "TERM", "TERM-background"))
+def test_workers_end_at_once_with_the_process_that_is_ended(how, before, code, lines):
+    """Also where it was started by a script in the background: there a shell has SIGINT ignored."""
+    command = ["sh", "-c", f'{before}exec "$0" -c "$1"', sys.executable, code]
+    main = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     places = {int(main.stdout.readline()) for _ in range(lines)}
     main.send_signal(how)
     assert main.wait(10.0) != 0
@@ -122,6 +125,13 @@ def test_workers_end_at_once_with_the_process_that_is_ended(how, code, lines):
     while any(alive(place) for place in places) and time.monotonic() < end:
         time.sleep(0.05)
     assert not any(alive(place) for place in places)
+
+
+@pytest.mark.skipif(allocator() is None, reason="no tcmalloc: apt-get install libtcmalloc-minimal4")
+def test_who_trains_together_takes_memory_from_tcmalloc():
+    code = TOGETHER.replace("linger_together, (100.0,)", "linked_together, ()").replace("linger", "linked")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert allocator() in done.stdout and "libc.so" in done.stdout
 
 
 def alive(process: int) -> bool:
@@ -225,6 +235,10 @@ def test_a_recorded_episode_is_played_again_as_it_was(tmp_path):
     with pytest.raises(SettingsError, match="no episode of reach, seed=0 split=shift safety=.*; it has .*split=train"):
         ev.evaluate(tmp_path / "out", replace(setting, split="shift"), TASKS, 9, seed=0)
     assert not (tmp_path / "out").exists()
+    replay = Replay(tmp_path / "demos")
+    replay.choose(next(iter(replay.recordings.episodes)))
+    with pytest.raises(SpecError, match="was recorded with control_hz 10.0, this robot has 25.0"):
+        replay.reset(replace(replay.recordings.reader.spec, control_hz=25.0), 0)
 
 
 def test_what_a_learner_led_to_is_not_replayed(tmp_path):

@@ -172,6 +172,10 @@ def test_native_player_goes_by_time_and_refuses_nonsense():
         native.push(Chunk(np.full((3, 2), np.nan), 0.0, 20.0), 0.0)
 
 
+def test_before_anything_is_decided_the_arm_rests_with_an_open_gripper():
+    np.testing.assert_array_equal(NativePlayer(ee_delta_action(None), 10.0).action(0.0), (0, 0, 0, 0, 1))
+
+
 def test_deltas_that_ran_out_are_not_repeated():
     deltas = NativePlayer(ee_delta_action(None), 10.0)
     deltas.push(chunk(0.5, 2), 0.0)

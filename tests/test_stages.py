@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from agent import checkpoint
 from agent.spec import ACTION, IMAGES, STATE, ActionSpec, Spec, SpecError
@@ -65,10 +66,22 @@ def test_a_run_goes_on_with_its_own_settings_alone(tmp_path, capsys):
     assert (weights / "model.safetensors").read_bytes() == before
     shutil.rmtree(demos)
     collect(demos, ["reach"], 1, WORLD, workers=1, beginning=8)
+    more = settings.compose("train", [*words, "processes=2", "stage.batch=2"])  # other batches, of other numbers
+    assert {"processes", "stage.batch"} == {key for key, value in stages.protocol(more).items()
+                                            if value != json.loads((out / "train.json").read_text())[key]}
     train(settings.compose("train", [*words, "stage.schedule.steps=1"]))
     assert "trained for 1 steps already" in capsys.readouterr().out
     train(settings.compose("train", [*words, "stage.schedule.steps=2"]))
     assert json.loads((out / "resume" / "step.json").read_text())["step"] == 2
+    moved = {name.split(".")[0] for name in load_file(out / "resume" / "2" / "average.safetensors")}
+    assert "vision" in moved and "speech" not in moved  # the recogniser has its own stage
+
+
+def test_each_process_needs_a_gpu_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(TrainError, match="processes=2: each needs a GPU of its own, and there is 1; processes=1 will do"):
+        train(settings.compose("train", ["processes=2", f"out={tmp_path}"]))
 
 
 def test_two_processes_share_decoding_and_training(tmp_path):
@@ -268,8 +281,8 @@ def test_an_unknown_stage_is_named():
 
 
 def test_synthesisers_that_are_missing_or_never_trained_on_are_named_at_once(monkeypatch):
-    cfg = {"stage": {"kind": "hearing", "batch": 8, "voices": {"espeak": 1, "flite": 1}}, "processes": 1, "threads": 1,
-           "init": "pocket"}
+    cfg = settings.compose("train", ["stage=hearing", "init=pocket"])
+    cfg["stage"]["voices"] = {"espeak": 1, "flite": 1}
     with pytest.raises(TrainError, match="voices of flite: allowed are espeak, pico, festival, piper, hibari"):
         train(cfg)
     monkeypatch.setattr("training.stages.available_engines", lambda: ("espeak",))

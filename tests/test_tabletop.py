@@ -46,6 +46,35 @@ def test_gymnasium_checker_passes():
     check_env(gym.make("soma/Tabletop-v0", image_size=32).unwrapped, skip_render_check=True)
 
 
+@pytest.mark.parametrize("hz", (0.0, -10.0, float("nan"), 60.0))
+def test_a_rate_that_physics_does_not_keep_is_refused(hz):
+    with pytest.raises(ValueError, match=r"control_hz .*: whole physics steps of 0.004 s are needed"):
+        TabletopEnv(control_hz=hz)
+
+
+@pytest.mark.parametrize("options, why", [
+    ({"instruction": None}, "instruction None: at most 200"), ({"instruction": "caf\u00e9"}, "printable ASCII"),
+    ({"utterance": np.zeros(100)}, "not with text"),
+    *(({"instruct": "voice", "utterance": wave}, r"floats \(n,\) in \[-1, 1\]")
+      for wave in (np.zeros((100, 2)), np.zeros(100, np.int16), np.zeros(0), np.full(100, np.nan))),
+])
+def test_what_cannot_be_said_is_refused(options, why):
+    with pytest.raises(ValueError, match=why):
+        fast().reset(seed=0, options=options)
+
+
+def test_words_reach_who_runs_environments_beside_each_other():
+    """In gymnasium's shared memory a Text stays what it was at first. Any printable words may be said."""
+    venv = gym.make_vec("soma/Reach-v0", 2, "async", lazy_images=True)
+    alone = [fast("reach").reset(seed=seed)[0][TASK] for seed in (0, 1)]
+    first, _ = venv.reset(seed=[0, 1])
+    then, _ = venv.reset(seed=[0, 1], options={"instruction": 'reach "it"; (now)'})
+    after, *_ = venv.step(venv.action_space.sample())
+    venv.close()
+    assert first[TASK] == tuple(alone) and first in venv.observation_space
+    assert then[TASK] == after[TASK] == ('reach "it"; (now)',) * 2
+
+
 def test_every_task_has_an_id():
     assert set(envs.TASK_NAMES) == set(TASKS)
     assert gym.make("soma/PickUp-v0", lazy_images=True).unwrapped.task_name == "pick_up"
@@ -204,98 +233,6 @@ def test_expert_waits_for_the_voice_and_the_ringing():
         surprises.append(info["annotation"]["surprise"])
         assert info["annotation"]["heard"] == (env.time >= env.voice_end)
     assert sum(surprises) == 2  # the voice ended, the ringing began
-
-
-def beep_env(silent: bool) -> TabletopEnv:
-    """An episode of start_on_beep with or without a beep."""
-    env = fast("start_on_beep")
-    for seed in range(50):
-        env.reset(seed=seed)
-        if np.isinf(env.task.beeps_at) == silent and (silent or env.task.beeps_at > 1.0):
-            return env
-    raise AssertionError("no such episode in 50 seeds")
-
-
-def test_starting_before_the_beep_fails():
-    env = beep_env(silent=False)
-    env.step(np.array((1.0, 0, 0, 0, 1.0)))
-    terminated = False
-    while not terminated:
-        *_, terminated, truncated, info = env.step(env.expert_action())
-        assert not truncated
-    assert not info["success"] and env.time < 1.0
-
-
-def test_who_comes_long_after_the_beep_is_too_late():
-    env = beep_env(silent=False)
-    terminated = False
-    while not terminated:
-        action = env.expert_action() if env.time > env.task.beeps_at + 2.0 else np.array((0, 0, 0, 0, 1.0))
-        *_, terminated, truncated, info = env.step(action)
-        assert not truncated
-    assert not info["success"] and env.time < env.task.beeps_at + 3.2
-
-
-@pytest.mark.parametrize("still", [True, False])
-def test_where_no_beep_comes_staying_still_succeeds_and_going_fails(still):
-    env = beep_env(silent=True)
-    terminated = False
-    while not terminated:
-        action = env.expert_action() if still else TASKS["reach"].expert(env.task, env.world)
-        *_, terminated, truncated, info = env.step(action)
-        assert not truncated
-    assert info["success"] == still
-
-
-def test_a_kick_before_the_beep_is_not_a_start():
-    env = beep_env(silent=False)
-    env._kick = [np.array((0.9, 0.5, 0.0, 0.0))] * 3
-    for _ in range(5):
-        *_, terminated, _, _ = env.step(env.expert_action())
-    assert np.linalg.norm(env.world.pushed[:3]) > 0.05 and not terminated
-
-
-def test_beeps_come_at_a_constant_rate_or_not_at_all():
-    env = fast("start_on_beep")
-    env.reset(seed=0)
-    delays = []
-    for seed in range(1500):
-        env.task.begin(env.world, 0.0, np.random.default_rng(seed))
-        delays.append(env.task.beeps_at - 0.5)
-    delays = np.array(delays)
-    waiting = [(delays > t).mean() for t in (0.0, 2.0, 4.0)] + [np.isinf(delays).mean()]
-    assert waiting[-1] == pytest.approx(0.2, abs=0.04)
-    shares = [after / before for before, after in zip(waiting, waiting[1:])]
-    assert np.allclose(shares, 0.2 ** (1 / 3), atol=0.06)
-
-
-def rattle_run(full: int, mute: bool = False, most: int = 400):
-    """The expert's actions up to its first verdict and whether it succeeds, with the contents in one of the boxes."""
-    env = fast("find_rattle")
-    env.reset(seed=0)
-    task = env.task
-    task.full, actions, tried = task.boxes[full], [], set()
-    if mute:
-        task.sounds = lambda world, duration: []
-    for _ in range(most):
-        action = env.expert_action()
-        heard = len(task.verdicts)
-        if not heard:
-            actions.append(action)
-        *_, terminated, truncated, info = env.step(action)
-        assert info["annotation"]["surprise"] == (len(task.verdicts) > heard)
-        tried |= {task.in_hand(env.world).name} if task.listening else set()
-        if terminated or truncated:
-            break
-    return np.array(actions), info["success"], len(tried)
-
-
-def test_rattle_expert_knows_only_what_it_heard():
-    actions, wins, tried = zip(*(rattle_run(full) for full in range(3)))
-    assert all(wins) and sorted(tried) == [1, 2, 3]
-    assert all(np.array_equal(actions[0], other) for other in actions)
-    deaf = rattle_run(0, mute=True)
-    assert not deaf[1] and deaf[2] == 3
 
 
 def test_voice_and_world_are_kept_apart():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from zlib import crc32
@@ -150,15 +151,19 @@ def test_a_bank_is_extended_and_what_was_there_stays(bank):
     assert [len(more.clips(s)) for s in ("go", "open the drawer", "stop")] == [4, 4, 4]
     assert all(more.waveform(c).tobytes() == samples for c, samples in before.items())
     assert len({more.waveform(c).tobytes() for c in range(len(more))}) == 12
+    less = VoiceBank.build(bank.folder, ["stop", "go"], "train", voices={"espeak": 2}, seed=1)  # of a bank that holds more
+    assert less.sentences == ["stop", "go"] and len(less) == 4 and less.clips("go") == more.clips("go")[:2]
+    sent = pickle.dumps(less)
+    assert len(sent) < 1000 and pickle.loads(sent).clips("go") == less.clips("go")  # nothing that was spoken is sent along
     with pytest.raises(ValueError, match="another folder"):
         VoiceBank.build(bank.folder, ["go"], "new_voices", voices={"espeak": 1}, seed=1)
 
 
 def test_a_batch_of_utterances_is_of_about_the_same_length_and_every_sentence_has_its_turn(tmp_path):
     sentences = [" ".join(["open", "it"] * n) for n in range(1, 17)]
-    VoiceBank.build(tmp_path, sentences, voices={"espeak": 1})
+    bank = VoiceBank.build(tmp_path, sentences, voices={"espeak": 1})
     _, processor, _ = checkpoint.load("pocket")
-    batches = Utterances(tmp_path, processor, batch=4, seed=3)
+    batches = Utterances(bank, processor, batch=4, seed=3)
     drawn = [batches[n].utterance_length.numpy() for n in range(24)]
     assert np.mean([np.ptp(lengths) for lengths in drawn]) < 0.5 * np.ptp(np.concatenate(drawn))
     np.testing.assert_array_equal(batches[5].utterance, batches[5].utterance)

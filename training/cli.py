@@ -93,6 +93,7 @@ def collect(cfg: Mapping[str, Any]) -> int:
 
     tasks = play.task_names(cfg["tasks"])
     play.check_split(cfg["split"], cfg["instruct"])
+    play.refuse_told(cfg["env"]["kwargs"])
     env = dict(cfg["env"]["kwargs"]) | {"instruct": cfg["instruct"]}
     counts = run(cfg["out"], tasks, cfg["episodes"], env, cfg["env"]["id"], cfg["split"], cfg["seed"], cfg["perturb"],
                  cfg["workers"], cfg["learner"], cfg["beginning"], cfg["policy"], cfg["safety"])

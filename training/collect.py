@@ -24,7 +24,7 @@ from agent.spec import ACTION, IMAGES, SENSE, STATE, Spec
 from policies.base import Policy, policy_spec, rollout
 from policies.scripted import ExpertPolicy, TakeOver
 from policies.teleop import GivenUp, TeleopPolicy
-from training.data.assemble import assemble, recorded_names, require_robot
+from training.data.assemble import adding, recorded_names, require_robot
 from training.data.demos import DemoWriter
 from training.evaluate import mend
 from training.play import fingerprint, load_policy, make_world, told
@@ -190,7 +190,7 @@ def collect(
     """
     out = Path(out)
     check_policy(policy, learner, workers)
-    at_least(1, {"beginning": 1 if beginning is None else beginning})
+    at_least(1, {} if beginning is None else {"beginning": beginning}, int)
     kwargs, spec, robot = checked(episodes, env, env_id, split, seed, perturb, safety)
     recorded_names(out)  # that they are ours
     require_robot(out, robot, spec)
@@ -201,11 +201,9 @@ def collect(
     wanted: Counter[str] = Counter()
     for i, task in enumerate(tasks):
         wanted[task] += share + (i < rest)
-    plan = Plan(wanted, split, seed, read_outcomes(out))
-    try:
+    with adding(out):
+        plan = Plan(wanted, split, seed, read_outcomes(out))
         run_plan(plan, (env_id, kwargs, str(out), perturb, learner, beginning, policy, safety), workers, out)
-    finally:  # whatever happens, the episodes that were finished become part of the dataset
-        assemble(out)
     return plan.report()
 
 

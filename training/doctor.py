@@ -39,7 +39,9 @@ def main(disk: str = ".", recipe: bool = False) -> int:
 
 
 def examine(disk: str, recipe: bool = False) -> Iterator[Finding]:
-    yield from map(attempt, (python, packages, threads, bf16, gpu, cplusplus, decision, physics, rendering))
+    yield from map(attempt, (python, packages, threads, bf16, gpu))
+    yield attempt(cplusplus)._replace(needed=recipe)
+    yield from map(attempt, (tcmalloc, decision, physics, rendering))
     for about in SYNTHESISERS:
         found = attempt(synthesiser, *about)
         yield found._replace(needed=found.needed or (recipe and about[-1] == LEARN))
@@ -116,6 +118,14 @@ def cplusplus() -> Finding:
     found = compiler()
     missing = "no g++ or clang++ with Python's headers; stage.schedule.compile=true needs them"
     return Finding("c++", found is not None, found or missing, "apt-get install g++ python3-dev", needed=False)
+
+
+def tcmalloc() -> Finding:
+    from training.workers import allocator
+
+    found = allocator()
+    return Finding("tcmalloc", found is not None, found or "not found; training in several processes is a tenth slower",
+                   "apt-get install libtcmalloc-minimal4", needed=False)
 
 
 def decision() -> Finding:

@@ -82,9 +82,16 @@ def check_split(split: str, instruct: str) -> None:
 
 
 def make_env(setting: Setting) -> gym.Env:
-    own = setting.env_id.startswith(TABLETOP)
+    if own := setting.env_id.startswith(TABLETOP):
+        refuse_told(setting.env_kwargs)
     played = {"split": setting.split, "action": "joint_position", "lazy_images": True} if own else {}
     return make_world(setting.env_id, setting.env_kwargs, played)
+
+
+def refuse_told(asked: Mapping[str, Any]) -> None:
+    """Raise SettingsError for keyword arguments of the tabletop that each episode is told anew, and which would not count."""
+    if said := sorted(asked.keys() & {"task", "instruct"}):
+        raise SettingsError(f"env.kwargs.{said[0]}={asked[said[0]]}: each episode has its own, by the settings outside env")
 
 
 def make_world(env_id: str, asked: Mapping[str, Any], own: Mapping[str, Any], steps: int | None = None) -> gym.Env:

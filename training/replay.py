@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agent.spec import ACTION, Chunk, Spec
+from agent.spec import ACTION, Chunk, Spec, SpecError
 from policies.simple import ReplayPolicy
 from training.data import lerobot_format as form
 from training.data.demos import DemoReader, Episode
@@ -70,7 +70,11 @@ class Replay:
         return self.recordings.options(key)
 
     def reset(self, spec: Spec, seed: int) -> None:
-        """Raises agent.spec.SpecError where it was recorded of another robot."""
+        """Raises agent.spec.SpecError where it was recorded of a robot that takes other actions, or at another rate."""
+        own = self.recordings.reader.spec
+        for what, there, here in (("control_hz", own.control_hz, spec.control_hz), ("action", own.action, spec.action)):
+            if there != here:
+                raise SpecError(f"{self.recordings.folder} was recorded with {what} {there}, this robot has {here}")
         self.policy.reset(spec, seed)
 
     def act(self, obs: Mapping[str, Any]) -> Chunk:

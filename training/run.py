@@ -43,8 +43,8 @@ def main(cfg: Mapping[str, Any]) -> int:
 
 def prepare(cfg: Mapping[str, Any], player: Player, recording: np.ndarray | None) -> Job:
     """The episode that fits what was said: its task, and a scene in which the words have a meaning."""
-    said = cfg["task"] or (words_of(recording, player.policy) if recording is not None else "")
-    scene = task_names([cfg["scene"]])[0] if cfg["scene"] else None
+    said = str(cfg["task"] or "") or (words_of(recording, player.policy) if recording is not None else "")
+    scene = task_names([str(cfg["scene"])])[0] if cfg["scene"] else None
     task, words = (scene, {}) if scene or not said else understand(said)
     if not task:
         task = task_names([], cfg["policy"])[0]

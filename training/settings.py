@@ -105,9 +105,10 @@ def require(what: str, value: str, allowed: Iterable[str]) -> str:
     return value
 
 
-def at_least(least: int, settings: Mapping[str, int]) -> None:
-    """Raise SettingsError for the first of the settings (name -> value) that is below."""
+def at_least(least: int, settings: Mapping[str, float], kind: type = float) -> None:
+    """Raise SettingsError for the first of the settings (name -> value) that is below, or no number of the kind, float or int."""
     for name, value in settings.items():
+        _check_type(name, value, value, kind())
         if value < least:
             raise SettingsError(f"{name}={value}: at least {least} is needed")
 

@@ -34,7 +34,7 @@ from training.data.remix import remix
 from training.data.speech import Utterances, bank_sentences
 from training.data.windows import DemoWindows, Dropout
 from training.play import task_names
-from training.settings import at_least, filled, flat
+from training.settings import at_least, compose, filled, flat
 from training.train import Schedule, TrainError, Trainer, peers
 from training.workers import together
 
@@ -52,6 +52,8 @@ def train(cfg: Mapping[str, Any]) -> Path:
     if cfg["stage"]["batch"] % processes:
         raise TrainError(f"{processes} processes cannot share a batch of {cfg['stage']['batch']} evenly")
     at_least(1, {"threads": cfg["threads"]})
+    if processes > (gpus := torch.cuda.device_count() if torch.cuda.is_available() else processes):
+        raise TrainError(f"processes={processes}: each needs a GPU of its own, and there is {gpus}; processes={gpus} will do")
     if processes > 1 and "RANK" not in os.environ:
         together(train, (cfg,), processes)
         return Path(cfg["out"]) / "weights"
@@ -64,7 +66,7 @@ def train(cfg: Mapping[str, Any]) -> Path:
 def protocol(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """All that makes a run another one, by dotted keys; how long it goes on and how fast does not. `init` is its weights,
     wherever they are."""
-    asked = flat({key: cfg[key] for key in ("data", "tokenizer", "seed", "stage")})
+    asked = flat({key: cfg[key] for key in ("data", "tokenizer", "seed", "processes", "stage")})
     made = {"init": checkpoint.fingerprint(cfg["init"])} if cfg["init"] else flat({"model": cfg["model"]})
     infos = [Path(folder) / INFO for folder in data_of(cfg).split(",")]
     counts = {f"episodes in {file.parent.parent}": read_json(file)["total_episodes"] for file in infos if file.is_file()}
@@ -80,6 +82,8 @@ def demos(cfg: Mapping[str, Any]) -> Trainer:
     model, tokenizer, config = start(cfg, spec, tasks)
     if cfg["init"] is None or model.spec != checkpoint_spec(cfg["init"]):
         fit_statistics(model, [reader.columns() for reader in readers.values()])
+    if model.speech is not None:
+        model.speech.requires_grad_(False)  # it learns nothing here; its gradients would be shared all the same
     processor = Processor(model.spec, tokenizer, config["image_size"])
     if long := sorted({task for task in tasks if processor.is_too_long(task)}):
         print(f"{len(long)} of {len(set(tasks))} instructions have more than {MAX_TEXT} tokens; {long[0]!r} is not read whole")
@@ -126,7 +130,7 @@ def dagger(cfg: Mapping[str, Any]) -> Trainer:
     scenes by turns with the experts (policies.scripted.TakeOver), and what they did there is learned from then on, too.
     Raises TrainError for demonstrations that do not say which tasks they show."""
     stage, steps = cfg["stage"], [0, *cfg["stage"]["rounds"], cfg["stage"]["schedule"]["steps"]]
-    if any(later <= step for step, later in zip(steps, steps[1:])):
+    if not all(isinstance(step, int) for step in steps) or any(later <= step for step, later in zip(steps, steps[1:])):
         raise TrainError(f"rounds {steps[1:-1]}: increasing steps above 0 and below the schedule's {steps[-1]} are needed")
     if not 0.0 < stage["share"] < 1.0:
         raise TrainError(f"stage.share={stage['share']}: a part of each batch, above 0 and below 1, is needed")
@@ -177,6 +181,7 @@ def windows_of(reader: DemoReader, folder: str | Path, processor: Processor, hor
 def hearing(cfg: Mapping[str, Any]) -> Trainer:
     """The speech recogniser of a model that exists (`init`), on a voice bank in `data`, which is spoken if need be. Raises
     envs.tabletop.voice_bank.BankError where `data` holds another."""
+    refuse_beside_init(cfg)
     if cfg["init"] is None:
         raise TrainError("stage=hearing needs init=CHECKPOINT: the model whose recogniser is to be trained")
     stage = cfg["stage"]
@@ -190,10 +195,10 @@ def hearing(cfg: Mapping[str, Any]) -> Trainer:
         raise TrainError(f"init={cfg['init']}: no recogniser; it needs `speech` in its YAML, and a robot with ears")
     sentences = bank_sentences(stage["sentences"], cfg["seed"])
     with peers().main_process_first():
-        VoiceBank.build(folder, sentences, "train", stage["voices"], cfg["seed"], cfg["threads"])
+        bank = VoiceBank.build(folder, sentences, "train", stage["voices"], cfg["seed"], cfg["threads"])
     known = bank_sentences(20 * stage["sentences"], cfg["seed"] + 1)
     model.speech.language.fit([encode(processor.tokenizer, sentence) for sentence in known])
-    data = Utterances(folder, processor, stage["batch"] // cfg["processes"], cfg["seed"])
+    data = Utterances(bank, processor, stage["batch"] // cfg["processes"], cfg["seed"])
     return Trainer(model, page["model"], processor.tokenizer, data, plan, cfg["out"], page["notes"], protocol(cfg))
 
 
@@ -219,14 +224,21 @@ def start(cfg: Mapping[str, Any], spec: Spec, tasks: list[str]) -> tuple[Embodie
         path = cfg["tokenizer"] or config["backbone"]["lm"].get("path")  # a pretrained LM knows its own tokens alone
         tokenizer = tokenizer_at(path) if path else train_tokenizer(tokenizer_text() + tasks)
         return checkpoint.new_model(config, spec, tokenizer), tokenizer, config
-    if cfg["tokenizer"]:
-        raise TrainError(f"tokenizer {cfg['tokenizer']}: {cfg['init']} brings its own, without which its words mean nothing")
+    refuse_beside_init(cfg)
     folder = checkpoint.find(cfg["init"])
     config, tokenizer = for_cameras(checkpoint.page(folder)["model"], spec), load_tokenizer(folder / "tokenizer")
     model = checkpoint.new_model(config, spec, tokenizer)
     copied, new = checkpoint.fit(model, folder)
     print(f"{cfg['init']}: {len(copied)} tensors taken over, {len(new)} new: {', '.join(new[:6])}")
     return model, tokenizer, config
+
+
+def refuse_beside_init(cfg: Mapping[str, Any]) -> None:
+    """Raise TrainError for what an `init` brings itself, and which would not count."""
+    if cfg["init"] is not None and cfg["tokenizer"]:
+        raise TrainError(f"tokenizer {cfg['tokenizer']}: {cfg['init']} brings its own, without which its words mean nothing")
+    if cfg["init"] is not None and cfg["model"] != compose("train", [])["model"]:
+        raise TrainError(f"model=... and model.KEY=... count for nothing beside init={cfg['init']}, which brings its own model")
 
 
 def tokenizer_at(path: str) -> PreTrainedTokenizerBase:

@@ -27,7 +27,7 @@ from agent import checkpoint
 from agent.model import EmbodiedModel
 from training.optimizers import KINDS, optimizers
 from training.settings import claim
-from training.workers import for_loaders
+from training.workers import for_loaders, give_way
 
 PROTOCOL = "train.json"  # in a run's folder: what it learns, from what and how
 
@@ -154,7 +154,7 @@ class Trainer:
         if schedule.compile:
             if compiler() is None:
                 raise TrainError("compile needs a C++ compiler (g++ or clang++) and Python's headers (python3-dev); without "
-                                 "them, schedule.compile=false")
+                                 "them, stage.schedule.compile=false")
             model.compile_busiest()
         self.ready, *self.optimizers = self.accelerator.prepare(model, *self.optimizers)
         self.average = Average(model, schedule.ema)  # of the weights where they are now
@@ -169,7 +169,7 @@ class Trainer:
         steps = range(self.step * count + self.accelerator.process_index, until * count, count)
         loader = DataLoader(self.data, batch_size=None, sampler=steps, num_workers=self.schedule.workers,
                             multiprocessing_context=for_loaders() if self.schedule.workers else None,
-                            prefetch_factor=4 if self.schedule.workers else None)
+                            prefetch_factor=4 if self.schedule.workers else None, worker_init_fn=give_way)
         log = Log(self.out)
         self.ready.train()
         bar = tqdm(loader, initial=self.step, total=self.schedule.steps, unit="step", smoothing=0.05, disable=not first)

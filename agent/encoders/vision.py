@@ -60,13 +60,14 @@ class NativeViT(nn.Module):
     forward: uint8 (N, S, S, 3) -> (N, S/8, S/8, width). The coarse grid has learned 2-D positions.
     """
 
-    def __init__(self, image_size: int, first: int = 32, width: int = 48, inner: int = 96, depth: int = 1):
+    def __init__(self, image_size: int, first: int = 32, width: int = 48, inner: int = 96, depth: int = 1,
+                 blocks: int = 2):
         super().__init__()
         if image_size % 16:
             raise ValueError(f"image_size {image_size}: a multiple of 16 is needed")
         self.image_size, self.width, self.grid = image_size, width, image_size // 8
         self.stem = nn.Sequential(nn.Conv2d(3, first, 4, stride=4), nn.SiLU(), ConvBlock(first, width, 2),
-                                  ConvBlock(width, width), ConvBlock(width, width))
+                                  *(ConvBlock(width, width) for _ in range(blocks)))
         self.down = ConvBlock(width, inner, 2)
         self.position = nn.Parameter(0.02 * torch.randn(self.grid // 2, self.grid // 2, inner))
         layer = TransformerLayer(inner, head_count(inner, 32), 2 * inner, 0.0, nn.functional.gelu, batch_first=True,

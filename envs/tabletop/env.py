@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import ceil
-from string import ascii_letters, digits
 from zlib import crc32
 
 import gymnasium as gym
@@ -26,6 +25,7 @@ from envs.tabletop.sound import MICROPHONES, SAMPLE_RATE
 from envs.tabletop.tasks import TASKS
 from envs.tabletop.tasks.motions import gripper_command, wait
 from envs.tabletop.words import instruction
+from envs.text_space import LONGEST, Words
 
 CAMERAS = ("front", "wrist")
 DEPTH = "observation.depth."  # + camera: float32 (H, W), m
@@ -72,10 +72,11 @@ class TabletopEnv(gym.Env):
             raise ValueError(f"image_size {image_size}: an even number of pixels, at most {MAX_IMAGE}, is needed")
         self.task_name, self.split, self.instruct = task, split, instruct
         self.image_size, self.lazy_images, self.with_depth, self.render_mode = image_size, lazy_images, depth, render_mode
+        steps = 1.0 / control_hz / TIMESTEP if control_hz > 0 else np.nan
+        if not abs(steps - np.round(steps)) <= 1e-6:
+            raise ValueError(f"control_hz {control_hz:g}: whole physics steps of {TIMESTEP} s are needed, as with 10, 25 or 50")
         self.arm, self.period = ARMS[arm], 1.0 / control_hz
         self.metadata = {**self.metadata, "render_fps": control_hz}
-        if abs(self.period / TIMESTEP - round(self.period / TIMESTEP)) > 1e-6:
-            raise ValueError(f"control_hz {control_hz:g}: whole physics steps of {TIMESTEP} s are needed, as with 10, 25 or 50")
         self._ee_delta = ee_delta_action(WORKSPACE, SCALE)
         self.robot_spec = Spec(
             cameras={camera: (image_size, image_size) for camera in CAMERAS},
@@ -96,7 +97,7 @@ class TabletopEnv(gym.Env):
         kinds = {
             AUDIO: spaces.Box(-1.0, 1.0, (n, len(MICROPHONES)), np.float32),
             STATE: spaces.Box(-np.inf, np.inf, (len(STATE_NAMES),), np.float32),
-            TASK: spaces.Text(200, min_length=0, charset=ascii_letters + digits + " ,.'?!-"),
+            TASK: Words(),
             TIME: spaces.Box(0.0, np.inf, (), np.float64),
         }
         if self.robot_spec.senses:
@@ -139,11 +140,24 @@ class TabletopEnv(gym.Env):
         way = drawn if way == "mixed" else way
         own = instruction(self.task, self.world.scene.words, words_rng, self.split)
         self.instruction = options.get("instruction", own)
+        if not self.observation_space[TASK].contains(self.instruction):
+            raise ValueError(f"instruction {self.instruction!r}: at most {LONGEST} characters of printable ASCII are needed")
         self._text = "" if way == "voice" else self.instruction
-        said = options.get("utterance", self.instruction)
+        said = self._said(options)
         self._ears = Ears(sound_rng, self.split, None if way == "text" else said)
         self.voice_end = self._ears.heard_at
         self.heard_at = 0.0 if self._text else self.voice_end
+
+    def _said(self, options) -> str | np.ndarray:
+        """What the operator speaks: the instruction, or a recording of it."""
+        said = options.get("utterance", self.instruction)
+        if "utterance" in options and options.get("instruct", self.instruct) == "text":
+            raise ValueError("an utterance is heard with instruct voice, both or mixed, not with text")
+        if not isinstance(said, str):
+            wave = np.asarray(said)
+            if wave.ndim != 1 or not len(wave) or wave.dtype.kind != "f" or not np.isfinite(wave).all():
+                raise ValueError(f"utterance: floats (n,) in [-1, 1] are needed, not {wave.dtype} {wave.shape}, or NaN in it")
+        return said
 
     def step(self, action):
         before = self.time

@@ -31,8 +31,8 @@ class Impact:
 
 
 class World:
-    """Physics of a Scene. `command` is the last commanded joint target, `time` in s from the start, `pushed` how far
-    perturbations, not the agent, have moved the commanded tool in all (x, y, z, yaw)."""
+    """Physics of a Scene. `command` is the last commanded joint target, `time` in s from the start, `pushed_at`
+    when a perturbation, not the agent, last moved the commanded tool."""
 
     def __init__(self, scene: Scene, arm: Arm, control_hz: float):
         self.scene, self.arm, self.period = scene, arm, 1.0 / control_hz
@@ -44,7 +44,7 @@ class World:
         self.command = JointState(0.0, start, arm.max_opening)
         self._begin(start, arm.max_opening)
         self.impacts: list[Impact] = []
-        self.pushed = np.zeros(4)
+        self.pushed_at = -np.inf
 
     def _index(self) -> None:
         model = self.model
@@ -74,7 +74,6 @@ class World:
     def step(self, command: JointState, push: bool = False) -> None:
         """One control period: the joint target moves linearly from the last command to this one. `push`: a
         perturbation wants it so."""
-        before_push = self.target if push else None
         data, n = self.data, round(self.period / TIMESTEP)
         start, lead = self._reference, LEAD * (command.position - self._reference) / self.period
         self.impacts, before = [], data.qvel[self._dofs]
@@ -88,7 +87,7 @@ class World:
         self._reference, self.command, self._touching = np.array(command.position), command, None
         mujoco.mj_forward(self.model, data)
         if push:
-            self.pushed += self.target - before_push
+            self.pushed_at = self.time
 
     def _hear(self, before: np.ndarray) -> np.ndarray:
         """Follow what is struck, by the velocities (D,) before this time step; gives those of now."""

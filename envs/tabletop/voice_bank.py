@@ -27,19 +27,29 @@ class BankError(ValueError):
 
 
 class VoiceBank:
-    def __init__(self, folder: str | Path):
+    """wanted: (sentence, synthesiser) -> how many voices' clips count; without, all that the folder holds."""
+
+    def __init__(self, folder: str | Path, wanted: Mapping[tuple[str, str], int] | None = None):
         """Opens the samples as memory maps. Raises FileNotFoundError where no bank was built."""
         self.folder = Path(folder)
         self.about = json.loads((self.folder / "bank.json").read_text())
-        self._samples, self._clips, self._of = [], [], {}
+        self._samples, self._clips, there = [], [], {}
         for index in _indices(self.folder):
             for clip in json.loads(index.read_text()):
-                self._of.setdefault(clip["sentence"], []).append(len(self._clips))
+                there.setdefault((clip["sentence"], clip["voice"]["engine"]), []).append(len(self._clips))
                 self._clips.append((len(self._samples), clip["start"], clip["length"]))
             self._samples.append(np.load(index.with_suffix(".npy"), allow_pickle=False, mmap_mode="r"))
+        self._of: dict[str, list[int]] = {}
+        self._wanted = wanted or {key: len(clips) for key, clips in there.items()}
+        for (sentence, engine), count in self._wanted.items():
+            self._of.setdefault(sentence, []).extend(there.get((sentence, engine), [])[:count])
+
+    def __reduce__(self) -> tuple:
+        """What is sent to another process is opened there anew: a memory map would be sent with all that it shows."""
+        return VoiceBank, (self.folder, self._wanted)
 
     def __len__(self) -> int:
-        return len(self._clips)
+        return sum(map(len, self._of.values()))
 
     @property
     def sentences(self) -> list[str]:
@@ -62,8 +72,8 @@ class VoiceBank:
     @classmethod
     def build(cls, folder: str | Path, sentences: Iterable[str], split: str = "train",
               voices: Mapping[str, int] | None = None, seed: int = 0, workers: int = 1) -> VoiceBank:
-        """Speak what the bank does not have yet, and open it. voices: how many of each synthesiser speak a sentence, 8 of
-        espeak if nothing says.
+        """Speak what the bank does not have yet, and open what was asked for. voices: how many of each synthesiser speak a
+        sentence, 8 of espeak if nothing says.
 
         The k-th voice of a sentence depends on (seed, sentence, synthesiser, k) alone, so that a bank may be stopped,
         resumed and extended. Raises BankError where it is for another split or seed.
@@ -75,14 +85,14 @@ class VoiceBank:
         _claim(folder / "bank.json", {"split": split, "seed": seed, "sample_rate": SAMPLE_RATE})
         clips = (clip for index in _indices(folder) for clip in json.loads(index.read_text()))
         done = Counter((clip["sentence"], clip["voice"]["engine"]) for clip in clips)
-        wanted = [(s, engine, n) for s in dict.fromkeys(sentences) for engine, n in (voices or {"espeak": 8}).items()]
-        jobs = [(s, k, split, seed, engine) for s, engine, n in wanted for k in range(done[s, engine], n)]
+        wanted = {(s, engine): n for s in sentences for engine, n in (voices or {"espeak": 8}).items()}
+        jobs = [(s, k, split, seed, engine) for (s, engine), n in wanted.items() for k in range(done[s, engine], n)]
         number = max([int(index.stem[-4:]) + 1 for index in _indices(folder)], default=0)
         with get_context("spawn").Pool(workers) as pool, tqdm(total=len(jobs), desc="speak", unit="clip") as bar:
             for first in range(0, len(jobs), CLIPS_A_FILE):
                 part = jobs[first : first + CLIPS_A_FILE]
                 _write(folder / f"clips-{number + first // CLIPS_A_FILE:04d}.npy", part, _spoken(pool, part, bar))
-        return cls(folder)
+        return cls(folder, wanted)
 
 
 def _indices(folder: Path) -> list[Path]:

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 import pyarrow as pa
+from filelock import FileLock, Timeout
 
 from agent.spec import Spec
 from training.data import lerobot_format as form
 from training.data import video
 from training.data.lerobot_format import DatasetError
+
+LOCK = ".lock"  # of who adds episodes
 
 
 def staging(root: Path) -> Path:
@@ -43,6 +48,27 @@ def recorded_names(root: Path) -> list[str]:
     if any("info" not in row for row in rows):
         raise DatasetError(f"{root} holds a dataset from elsewhere, to which nothing is added: take another out=FOLDER")
     return [json.loads(row["info"])["name"] for row in rows] + staged_names(root)
+
+
+@contextmanager
+def adding(root: Path) -> Iterator[None]:
+    """While episodes are added to the dataset at `root`: whatever happens, those that were finished become part of it. Raises
+    DatasetError where another process adds some."""
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise DatasetError(f"episodes are being added to {root} by another process; take another out=FOLDER, or wait") from error
+    try:
+        yield
+    finally:
+        try:
+            assemble(root)
+        finally:
+            lock.release()
+            if [path.name for path in root.iterdir()] == [LOCK]:  # nothing has been added
+                shutil.rmtree(root)
 
 
 def assemble(root: Path) -> int:

@@ -22,7 +22,7 @@ from agent.spec import ACTION, IMAGES, STATE, Spec
 from envs.arm import ARMS, STATE_NAMES, Arm, JointState, arm_state, ee_delta, ee_delta_action
 import ros_nodes.convert as convert
 from ros_nodes.cdr import decode
-from training.data.assemble import assemble, recorded_names
+from training.data.assemble import adding, recorded_names
 from training.data.demos import DemoWriter
 
 SLACK = 1e-3  # s: a stamp may be so much behind a frame and still be of it
@@ -105,7 +105,7 @@ def from_bag(bag: str | Path, out: str | Path, arm: str = "panda", hz: float = 1
     session = listen(bag, cameras or {}, joints)
     cuts, there = episodes(session, task), recorded_names(Path(out))
     lines, writer = [], None
-    try:
+    with adding(Path(out)):
         for number, cut in enumerate(cuts):
             name = f"{Path(bag).resolve().name}-{session.began}-{number:04d}"
             times, trouble = frame_times(session, cut, hz, oldest)
@@ -121,8 +121,6 @@ def from_bag(bag: str | Path, out: str | Path, arm: str = "panda", hz: float = 1
             info = {} if cut.success is None else {"success": cut.success}
             writer.save(name, cut.task, sound(session, times, hz), **info)
             lines.append(f"{cut.task!r}: {len(times)} frames")
-    finally:  # whatever happens, the episodes that were finished become part of the dataset
-        assemble(Path(out))
     return lines
 
 

@@ -5,7 +5,6 @@ What the n-th batch is depends on (seed, n) alone.
 
 from __future__ import annotations
 
-from pathlib import Path
 
 import numpy as np
 
@@ -30,11 +29,11 @@ def bank_sentences(count: int, seed: int, words: float = 0.2) -> list[str]:
 
 
 class Utterances:
-    """An endless, random-access stream of batches of utterances and their texts."""
+    """An endless, random-access stream of batches of a bank's utterances and their texts."""
 
-    def __init__(self, folder: str | Path, processor: Processor, batch: int = 32, seed: int = 0):
-        self.bank, self.processor, self.batch, self.seed = VoiceBank(folder), processor, batch, seed
-        self.sentences = self.bank.sentences
+    def __init__(self, bank: VoiceBank, processor: Processor, batch: int = 32, seed: int = 0):
+        self.bank, self.processor, self.batch, self.seed = bank, processor, batch, seed
+        self.sentences = bank.sentences
 
     def __getitem__(self, n: int) -> Batch:
         """Of sentences of about the same length, so that little is padded."""

@@ -73,7 +73,13 @@ def nearness(d: float, scale: float = 0.1) -> float:
 
 def lifted(world: World, item: Item, height: float) -> bool:
     """The item is held by the fingers, its underside `height` (m) over the table."""
-    return world.held(item.name) and world.position(item.name)[2] - item.height / 2 > height
+    return world.held(item.name) and world.position(item.name)[2] - half_height(world, item) > height
+
+
+def half_height(world: World, item: Item) -> float:
+    """From an item's underside to its centre, as it lies, m."""
+    toppled = item.kind == "cylinder" and abs(world.rotation(item.name)[2, 2]) < 0.7
+    return item.radius if toppled else item.height / 2
 
 
 def having(world: World, *roles: str) -> list[Item]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 
 from envs.tabletop.scene import SceneDraw
@@ -41,6 +43,7 @@ class FindRattle(Task):
     shaking = (0.09, 0.19)  # m, heights of the tool between which it shakes, and at whose end it listens
     swing, wave = 0.03, 0.040  # m a control step to either side; m of height for a swing and back
     tried_x, tried_y = 0.345, (0.16, 0.0, -0.16)  # m, where silent boxes are set down
+    jerk = 0.1  # s over which a change of the box's velocity throws the contents about
     memory = 3.0  # s that a rattle is remembered
 
     def scene(self, rng, split):
@@ -53,14 +56,15 @@ class FindRattle(Task):
     def begin(self, world, heard_at, rng):
         self.boxes = [item for item in world.scene.items if item.kind == "box"]
         self.full, self.rng = world.scene.role("target"), rng
-        self.velocity, self.jolt = world.velocity(self.full.name), 0.0
+        self.velocities = deque([world.velocity(self.full.name)], max(1, round(self.jerk / world.period)) + 1)
+        self.jolt = 0.0
         self.rattled_at, self.verdicts, self.listening = -np.inf, [], False
 
     # ---- what the contents do
 
     def after_step(self, world):
-        before, self.velocity = self.velocity, world.velocity(self.full.name)
-        self.jolt = float(np.linalg.norm(self.velocity - before))
+        self.velocities.append(world.velocity(self.full.name))
+        self.jolt = float(np.linalg.norm(self.velocities[-1] - self.velocities[0]))
         before, self.listening = self.listening, self.shaken(world) and self.in_hand(world) is not None
         if self.listening and not before:
             self.verdicts.append(world.time - 0.5 * world.period)

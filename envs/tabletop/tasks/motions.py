@@ -12,7 +12,7 @@ import numpy as np
 from envs.tabletop.mjcf import HOOK
 from envs.tabletop.physics import World
 from envs.tabletop.scene import DRAWER_TRAVEL, SCALE, WORKSPACE, Item, half_depth
-from envs.tabletop.tasks.base import in_drawer, inside, on
+from envs.tabletop.tasks.base import half_height, in_drawer, inside, on
 
 OPEN, CLOSED = 1.0, -1.0
 HOVER = 0.075  # m above the goal at which the tool travels
@@ -158,12 +158,6 @@ def tray(world: World, drawer: Item) -> np.ndarray:
 def left(world: World, item: Item) -> bool:
     """The fingers do not touch it and are well away: closing them would not catch it."""
     return not world.touching(item.name) and bool(np.linalg.norm(world.tool[:3] - world.position(item.name)) > 0.07)
-
-
-def half_height(world: World, item: Item) -> float:
-    """From an item's underside to its centre, as it lies, m."""
-    toppled = item.kind == "cylinder" and abs(world.rotation(item.name)[2, 2]) < 0.7
-    return item.radius if toppled else item.height / 2
 
 
 def press(world: World, item: Item) -> np.ndarray:

@@ -14,7 +14,8 @@ class StartOnBeep(Reach):
     nothing; where it has not come within `patience`, one episode in five, none comes.
 
     Success: the tool over the object, as in Reach, at most `prompt` after the beep; without one, to have stayed still to
-    the end. Having moved the commanded tool by more than 3 cm before the beep fails; what perturbations did does not count.
+    the end. Having moved the commanded tool by more than 3 cm before the beep fails; what perturbations did does not count,
+    nor that it is undone, or followed, within a second.
     Without ears, who goes by the best of clocks succeeds in 36 episodes of 100, who never goes in 20.
     """
 
@@ -40,23 +41,20 @@ class StartOnBeep(Reach):
     prompt = 2.0  # s from the beep until it has to be there; the expert needs 0.6 to 1.6
     still_for = 9.0  # s to stay still where there is none
     tolerance = 0.03  # m
+    settling = 1.0  # s after a perturbation until it has to stay where it is
     reaction = 0.3  # s from the beep's beginning to the expert's first move
 
     def begin(self, world, heard_at, rng):
         delay = rng.exponential(self.patience / -np.log(self.silence))
-        self.heard_at, self.rest, self.early = heard_at, self.own_place(world), False
+        self.heard_at, self.rest, self.early = heard_at, world.target[:3], False
         self.late = False
         self.beeps_at = heard_at + 0.5 + delay if delay < self.patience else np.inf
         self.waveform, self.speaker = beep(rng), rng.uniform((0.3, -0.4, 0.2), (0.7, 0.4, 0.6))
 
-    def own_place(self, world) -> np.ndarray:
-        """The commanded tool point without what perturbations did to it (3,)."""
-        return (world.target - world.pushed)[:3]
-
     def after_step(self, world):
-        if world.time < self.heard_at:
-            self.rest = self.own_place(world)
-        moved = np.linalg.norm(self.own_place(world) - self.rest) > self.tolerance
+        if world.time < max(self.heard_at, world.pushed_at + self.settling):
+            self.rest = world.target[:3]
+        moved = np.linalg.norm(world.target[:3] - self.rest) > self.tolerance
         self.early = self.early or bool(moved and world.time <= self.beeps_at)
         self.late = self.late or (world.time > self.beeps_at + self.prompt and not super().success(world))
 
