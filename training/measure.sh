@@ -1,5 +1,5 @@
 #!/bin/sh
-# All that the card of the shipped weights reports, on scenes from SEED on; the tables go to FOLDER/tables.md.
+# The tables of the card of the shipped weights, on scenes from SEED on; they go to FOLDER/tables.md.
 #
 #   sh training/measure.sh [WEIGHTS [SEED [FOLDER]]]      # pocket, 1000 and outputs/measured; SOMA=COMMAND where soma is elsewhere
 #
