@@ -33,6 +33,7 @@ def each(make: Callable[..., Callable], args: tuple, jobs: Sequence, workers: in
         yield from ((job, work(job)) for job in jobs)
         return
     one_thread_each()
+    quick_memory()
     spawn = multiprocessing.get_context("spawn")  # never fork after a GL context or a video was opened
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(min(workers, len(jobs)), spawn, _start, (make, args)) as pool:
@@ -115,7 +116,7 @@ def give_way(_: int) -> None:
 
 def quick_memory() -> None:
     """Processes that are started from now on have tcmalloc where there is one and nothing else is preloaded: a training step
-    takes and gives back thousands of tensors, on which glibc spends a tenth of its time."""
+    takes and gives back thousands of tensors, on which glibc spends a tenth of its time, and an episode many arrays."""
     if found := allocator():
         os.environ.setdefault("LD_PRELOAD", found)
 
