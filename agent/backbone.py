@@ -59,8 +59,10 @@ def pocket(vocabulary: int, width: int = 160, depth: int = 4, heads: int = 4, fe
 
 def pretrained(vocabulary: int, path: str) -> PreTrainedModel:
     """A causal LM from a local directory in the hub's format (agent.pretrained). Raises ValueError where its embedding
-    table is smaller than the tokenizer's `vocabulary`."""
+    table is smaller than the tokenizer's `vocabulary`, and for a model that is more than a causal LM."""
     lm = load(AutoModelForCausalLM, path)
+    if not hasattr(lm.config, "vocab_size"):
+        raise ValueError(f"{path}: {lm.config.model_type} holds a language model among others; a causal LM alone is needed")
     if lm.config.vocab_size < vocabulary:
         raise ValueError(f"{path}: {lm.config.vocab_size} embeddings, but the tokenizer has {vocabulary} tokens")
     return lm

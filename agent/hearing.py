@@ -81,6 +81,8 @@ class UtteranceDetector:
         level = 10 * np.log10(power[:, in_band].sum(1) + 1e-12)
         silent = ~np.logical_or.reduce(np.ascontiguousarray(samples.T) != 0)
         missing = silent[: (len(level) + 1) * self.hop].reshape(-1, self.hop).sum(1)
+        if self._frame == 0 and len(level):  # what is before the first sample is missing where the first hop is
+            missing[0] = missing[1]
         return np.where(missing[:-1] + missing[1:] > self.hop, -np.inf, level).tolist()
 
     def _step(self, level: float) -> Utterance | None:

@@ -97,7 +97,8 @@ class Spec:
             _check_array(obs, AUDIO, (None, len(self.microphones)), np.float32)
         for name, channels in self.senses.items():
             _check_array(obs, SENSE + name, (len(channels),), np.float32)
-        if np.ndim(obs.get(TIME)) or obs.get(TIME) is None or not np.isfinite(obs[TIME]):
+        time = np.asarray(obs.get(TIME))
+        if time.ndim or time.dtype.kind not in "iuf" or not np.isfinite(time):
             raise SpecError(f"{TIME}: a finite number of seconds is needed, got {obs.get(TIME)}")
         if not isinstance(obs.get(TASK), str):
             raise SpecError(f"{TASK}: a str is needed, got {type(obs.get(TASK)).__name__}")

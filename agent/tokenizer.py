@@ -16,7 +16,7 @@ SPECIAL = ["<pad>", "<end>", "<act>", "<image>", "<audio>", "<state>"]
 
 def normalise(text: str) -> str:
     """One form for typed and spoken words: lower case, single spaces, no punctuation at the end."""
-    return " ".join(text.lower().replace(",", " ").strip(" .!?").split())
+    return " ".join(text.lower().replace(",", " ").split()).strip(" .!?")
 
 
 def train_tokenizer(sentences: Iterable[str], merges: int = MAX_MERGES) -> PreTrainedTokenizerFast:

@@ -85,7 +85,7 @@ class MMLLMPolicy:
             if any(utterance.start < end and begin < utterance.end for begin, end in self.own_voice):
                 continue
             words, sure = self.transcribe(utterance.waveform)
-            if words and sure >= CONFIDENCE:
+            if words and sure >= CONFIDENCE and not self.processor.is_too_long(words):
                 self.spoken = words
 
     @torch.inference_mode()
@@ -118,7 +118,7 @@ class MMLLMPolicy:
 
 def require_same(learned: Spec, offered: Spec) -> None:
     """Raise SpecError naming the first thing in which a robot differs from the one the weights were trained for. An action's
-    bounds and workspace may be narrower."""
+    bounds and workspace may be others."""
     action = (f"action.{key}" for key in ("kind", "names", "scale", "frames", "units"))
     for name in ("cameras", "state", "senses", *action, "control_hz", "microphones", "sample_rate"):
         ours, theirs = map(attrgetter(name), (learned, offered))

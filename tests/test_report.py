@@ -145,7 +145,8 @@ def test_evaluations_are_shown_side_by_side(evaluations, capsys):
     assert main(["report", ",".join(str(evaluations / name) for name in ("text", "voice", "others"))]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| task | text | voice | others |"
-    assert lines[2] == "| reach | 4/4, 100.0% (51-100) | 3/4, 75.0% (30-95) | 3/3, 100.0% (44-100), 1 crashed |"
+    assert lines[2] == ("| reach | 4/4, 100.0% (51.0-100.0) | 3/4, 75.0% (30.1-95.4) "
+                        "| 3/3, 100.0% (43.9-100.0), 1 crashed |")
     assert lines[4].startswith("| all | 8/8, 100.0% (") and "| 7/8, 87.5% (" in lines[4] and "| 7/7, 100.0% (" in lines[4]
     assert lines[6:] == ["voice against text: -12.5 points (-37.0 to +12.0), in 8 episodes of the same scenes"]
 

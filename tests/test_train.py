@@ -15,7 +15,7 @@ from tests.little_workers import Threads, killed_together, mistaken_together, tr
 from tests.tiny import tiny_model, tiny_sample
 from training.data.windows import foreseen
 from training.optimizers import KINDS
-from training.train import Average, Schedule, Trainer, TrainError, bf16, freeze
+from training.train import Average, Schedule, Trainer, TrainError, freeze
 from training.workers import WorkerError, for_loaders, together
 
 
@@ -202,7 +202,7 @@ def test_a_name_that_matches_nothing_is_an_error():
 
 def test_unknown_precision_and_optimiser_are_named(tmp_path):
     with pytest.raises(TrainError, match="fp8.*auto, bf16, fp32"):
-        bf16("fp8")
+        Schedule(precision="fp8")
     with pytest.raises(TrainError, match="'lion'.*adamw, muon"):
         trainer(tmp_path, 1, optimizer="lion")
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from typing import Any, Callable, Mapping, Sequence
 
 from training import settings
@@ -16,7 +17,7 @@ POSITIONAL = {"data": ("action", "dir"), "report": ("dir",)}  # settings that ma
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0, 1 where something was found wanting, 2 for a mistake in what was asked."""
+    """The exit status: 0, 1 where something was found wanting, 2 for a mistake in what was asked, 3 for a fault of ours."""
     words = list(sys.argv[1:] if argv is None else argv)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is finished is kept
@@ -27,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         if not settings.is_told(type(error).__module__, str(error)):
-            raise
+            traceback.print_exc()
+            return 3
         print(f"soma: {error}", file=sys.stderr)
         return 2
 

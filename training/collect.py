@@ -142,6 +142,8 @@ class Plan:
         return sorted(jobs, key=lambda job: job.seed)
 
     def _missing(self, task: str) -> list[Job]:
+        if len(there := self._kept_before(task)) >= self.wanted[task]:  # one that crashed then may have had a substitute
+            self.asked[task] = there[self.wanted[task] - 1] + 1 - self.first
         jobs, lost = [], self.count(task, "failure") + self.count(task, "error")
         while self.asked[task] - lost < self.wanted[task]:
             job = Job(task, self.first + self.asked[task], self.split)
@@ -150,6 +152,13 @@ class Plan:
             lost += known in ("failure", "error")
             jobs += [job] if known is None else []
         return jobs
+
+    def _kept_before(self, task: str) -> list[int]:
+        """Seeds of the task that earlier runs kept."""
+        ours = f"{self.split}-{task}-"
+        seeds = (int(name.removeprefix(ours)) for name, outcome in self.outcomes.items()
+                 if outcome == "success" and name.startswith(ours))
+        return sorted(seed for seed in seeds if seed >= self.first)
 
     def count(self, task: str, outcome: str) -> int:
         names = (Job(task, self.first + i, self.split).name for i in range(self.asked[task]))

@@ -37,7 +37,8 @@ def cell(counts: Mapping[str, Any] | None) -> str:
     low, high = counts["interval"]
     crashed = f", {counts['errors']} crashed" if counts["errors"] else ""
     ended = counts["episodes"] - counts["errors"]
-    return f"{counts['successes']}/{ended}, {scores.percent(counts['success_rate'])} ({100 * low:.0f}-{100 * high:.0f}){crashed}"
+    interval = f"{100 * low:.1f}-{100 * high:.1f}"
+    return f"{counts['successes']}/{ended}, {scores.percent(counts['success_rate'])} ({interval}){crashed}"
 
 
 def differences(protocols: Mapping[str, Mapping[str, Any]], folders: Sequence[str | Path]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, Mapping, Sequence
 
 from envs.tabletop.tasks import HEARD
 from training import evaluate
-from training.play import Job, Setting, check_policy, check_split, fingerprint, senseless, task_names
+from training.play import Job, Setting, at_its_pace, check_policy, check_split, fingerprint, task_names
 from training.report import write_report
 from training.settings import at_least, claim, protocol_in
 
@@ -19,18 +19,18 @@ IN_TURN = "text and voice in turn"
 
 def main(cfg: Mapping[str, Any]) -> int:
     check_split(cfg["split"], "mixed")
-    out, pace = Path(cfg["out"]), 1 if senseless(cfg["policy"]) else 4
-    setting = Setting(cfg["policy"], cfg["env"]["id"], cfg["env"]["kwargs"], cfg["split"], pace)
+    out = Path(cfg["out"])
+    setting = at_its_pace(Setting(cfg["policy"], cfg["env"]["id"], cfg["env"]["kwargs"], cfg["split"]))
     at_least(1, {"episodes": cfg["episodes"]})
     at_least(0, {"seed": cfg["seed"]})
     check_policy(setting, "mixed")
     tasks = task_names([], cfg["policy"])
     protocol = {"tasks": tasks, "seed": cfg["seed"], "instruct": IN_TURN, **asdict(setting)}
-    protocol |= {"weights": fingerprint(cfg["policy"]), "mujoco": version("mujoco")}
+    protocol |= {"weights": (weights := fingerprint(cfg["policy"])), "mujoco": version("mujoco")}
     clear(out)
     claim(out / evaluate.PROTOCOL, protocol)
     chosen = jobs(tasks, cfg["episodes"], cfg["seed"], out)
-    evaluate.play(chosen, (setting, cfg["device"]), cfg["workers"], out / "episodes.jsonl")
+    evaluate.play(chosen, (setting, cfg["device"], weights), cfg["workers"], out / "episodes.jsonl")
     figures = evaluate.summarise(out)
     page = write_report(out, f"Soma: {cfg['episodes']} episodes on the tabletop")
     print(evaluate.table(figures))

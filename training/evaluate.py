@@ -10,22 +10,23 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
+from filelock import FileLock
 from tqdm import tqdm
 
 from training import scores
 from training.play import (
-    Job, Player, Setting, check_policy, check_split, fingerprint, recorded, senseless, task_names,
+    Job, Player, Setting, at_its_pace, check_policy, check_split, fingerprint, recorded, task_names,
 )  # fmt: skip
 from training.report import write_report
 from training.settings import SettingsError, at_least, claim
 from training.workers import each
 
-PROTOCOL, RESULTS, FILMS, VIDEOS = "protocol.json", "results.json", "films.jsonl", "videos"
+PROTOCOL, RESULTS, FILMS, FILMING, VIDEOS = "protocol.json", "results.json", "films.jsonl", ".filming", "videos"
 MOST_ERRORS = 5  # crashed episodes without any other before an evaluation gives up
 
 
@@ -48,24 +49,25 @@ def evaluate(
 ) -> dict[str, Any]:
     """What results.json holds (training.scores.results). Run again it does what is missing; more episodes add to it.
 
-    shard: (index, count): only every count-th episode, from the index-th on. Raises SettingsError where the folder
+    shard: (index, count): only every count-th seed, from the index-th on. Raises SettingsError where the folder
     holds episodes of another protocol, EvaluateError where all episodes crash.
     """
     at_least(1, {"episodes": episodes})
     at_least(0, {"seed": seed, "videos": videos})
     tasks = list(dict.fromkeys(tasks))  # each episode once
     check_policy(setting, instruct)
-    setting = replace(setting, decide_every=1) if senseless(setting.policy) else setting
-    jobs = recorded([Job(task, s, instruct) for s in range(seed, seed + episodes) for task in tasks], setting)
+    setting, seeds = at_its_pace(setting), range(seed, seed + episodes)[shard[0] :: shard[1]]
+    jobs = recorded([Job(task, s, instruct) for s in seeds for task in tasks], setting)
     out = Path(out)
     protocol = {"tasks": tasks, "seed": seed, "instruct": instruct, **asdict(setting)}
-    claim(out / PROTOCOL, protocol | {"weights": fingerprint(setting.policy), "mujoco": version("mujoco")})
+    weights = fingerprint(setting.policy)
+    claim(out / PROTOCOL, protocol | {"weights": weights, "mujoco": version("mujoco")})
     done = read_records(out, keep_errors=not retry_errors)
-    missing = [job for job in jobs[shard[0] :: shard[1]] if (job.task, job.seed) not in done]
+    missing = [job for job in jobs if (job.task, job.seed) not in done]
     name = "episodes.jsonl" if shard[1] == 1 else f"episodes-{shard[0]}of{shard[1]}.jsonl"
-    play(missing, (setting, device), workers, out / name)
+    play(missing, (setting, device, weights), workers, out / name)
     figures = summarise(out)
-    film(out, (setting, device), videos, workers)
+    film(out, (setting, device, weights), videos, workers)
     write_report(out)
     return figures
 
@@ -114,12 +116,13 @@ def summarise(out: Path) -> dict[str, Any]:
 
 def film(out: Path, args: tuple, videos: int, workers: int) -> None:
     """Play the drawn episodes once more, with a film: the same seeds, so the same episodes. A page may lack films."""
-    drawn = draw(list(read_records(out).values()), videos)
-    jobs = [Job(r["task"], r["seed"], r["instruct"], out / video_of(r)) for r in drawn]
-    shown = {r["video"] for r in read_records(out, files=FILMS).values() if "video" in r}
-    missing = [job for job in jobs if job.film.name not in shown or not job.film.is_file()]
-    if missing:
-        play(missing, args, workers, out / FILMS, "filming", len(missing) + 1)
+    with FileLock(out / FILMING):  # of another shard in the same folder
+        drawn = draw(list(read_records(out).values()), videos)
+        jobs = [Job(r["task"], r["seed"], r["instruct"], out / video_of(r)) for r in drawn]
+        shown = {r["video"] for r in read_records(out, files=FILMS).values() if "video" in r}
+        missing = [job for job in jobs if job.film.name not in shown or not job.film.is_file()]
+        if missing:
+            play(missing, args, workers, out / FILMS, "filming", len(missing) + 1)
 
 
 def draw(records: Sequence[Mapping[str, Any]], videos: int) -> list[Mapping[str, Any]]:

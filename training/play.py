@@ -110,8 +110,13 @@ def make_world(env_id: str, asked: Mapping[str, Any], own: Mapping[str, Any], st
 
 
 def senseless(policy: str) -> bool:
-    """Whether it goes by nothing that is sensed or said; such a one acts at every control step."""
+    """Whether it goes by nothing that is sensed or said."""
     return policy == "expert" or policy.startswith(PREFIX)
+
+
+def at_its_pace(setting: Setting) -> Setting:
+    """One who is `senseless` acts at every control step."""
+    return replace(setting, decide_every=1) if senseless(setting.policy) else setting
 
 
 def load_policy(name: str, env: gym.Env, device: str = "cpu") -> Policy:
@@ -166,9 +171,13 @@ def other_instruction(job: Job, split: str) -> str:
 class Player:
     """Environment and policy, made once a process; called with one job after the other."""
 
-    def __init__(self, setting: Setting, device: str = "cpu"):
+    def __init__(self, setting: Setting, device: str = "cpu", weights: str | None = None):
+        """weights: their `fingerprint`, where it matters that they are the very ones. Raises SettingsError."""
         self.setting, self.env = setting, make_env(setting)
         self.policy = load_policy(setting.policy, self.env, device)
+        if weights not in (None, fingerprint(setting.policy)):
+            raise SettingsError(f"policy={setting.policy} has changed since this began: are its weights being trained? A copy of "
+                                "their folder stays as it is")
 
     def __call__(self, job: Job) -> dict[str, Any]:
         """The episode's record. A crash is an error with its traceback, never a failure."""
@@ -243,6 +252,8 @@ def check_policy(setting: Setting, instruct: str) -> None:
         raise SettingsError(f"policy={setting.policy}: an environment of {TABLETOP} is needed, whose scenes are known by seed")
     if setting.swap_instruction and instruct != "text":
         raise SettingsError(f"swap_instruction=true replaces the written one: instruct=text is needed, not {instruct}")
+    if setting.safety and setting.blend:
+        raise SettingsError(f"blend={setting.blend}: with safety=true the supervisor passes from one trajectory to the next")
     at_least(1, {"decide_every": setting.decide_every})
     at_least(0, {"delay_steps": setting.delay_steps, "blend": setting.blend})
     make_env(setting).close()

@@ -29,14 +29,17 @@ class Key(NamedTuple):
 
 
 class Recordings:
-    """A dataset's episodes by what they show. Raises SettingsError for one in which a learner drove: there the actions are
-    what the expert would have done, not what was played."""
+    """A dataset's episodes by what they show. Raises SettingsError for one in which a learner drove (there the actions are
+    what the expert would have done, not what was played), and for one of beginnings."""
 
     def __init__(self, folder: str | Path):
         self.folder, self.reader = Path(folder), DemoReader(folder)
         protocol = self.folder / "collect.json"
-        if protocol.is_file() and form.read_json(protocol).get("learner") is not None:
+        made = form.read_json(protocol) if protocol.is_file() else {}
+        if made.get("learner") is not None:
             raise SettingsError(f"{folder}: a learner drove in it, and what it did was not recorded; another dataset is needed")
+        if made.get("beginning") is not None:
+            raise SettingsError(f"{folder}: its episodes were broken off after {made['beginning']} steps; whole ones are needed")
         known = [e for e in self.reader.episodes if {"task_name", "seed", "split"} <= e.info.keys()]
         self.episodes = {Key(e.info["task_name"], e.info["seed"], e.info["split"], e.info.get("supervised", False)): e
                          for e in known}

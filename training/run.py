@@ -11,8 +11,9 @@ import gymnasium as gym
 import numpy as np
 
 from envs.tabletop.sound import SAMPLE_RATE
+from envs.text_space import LONGEST, Words
 from training.phrases import find_scene, understand
-from training.play import Job, Player, Setting, check_policy, check_split, recorded, senseless, task_names
+from training.play import Job, Player, Setting, at_its_pace, check_policy, check_split, recorded, task_names
 from training.settings import SettingsError, at_least
 
 SHORTEST = 0.1  # s of a recording
@@ -21,9 +22,8 @@ SHORTEST = 0.1  # s of a recording
 def main(cfg: Mapping[str, Any]) -> int:
     check_split(cfg["split"], "text")
     require_display(cfg["viewer"])
-    pace = 1 if senseless(cfg["policy"]) else cfg["decide_every"]
-    setting = Setting(cfg["policy"], cfg["env"]["id"], cfg["env"]["kwargs"], cfg["split"], pace, cfg["delay_steps"],
-                      cfg["blend"], cfg["safety"])
+    keys = ("policy", "split", "decide_every", "delay_steps", "blend", "safety")
+    setting = at_its_pace(Setting(env_id=cfg["env"]["id"], env_kwargs=cfg["env"]["kwargs"], **{key: cfg[key] for key in keys}))
     check_policy(setting, "text")
     at_least(0, {"seed": cfg["seed"]})
     recording = read_recording(cfg["audio"]) if cfg["audio"] else None
@@ -49,6 +49,8 @@ def prepare(cfg: Mapping[str, Any], player: Player, recording: np.ndarray | None
     if not task:
         task = task_names([], cfg["policy"])[0]
         print(f"nothing was said that asks for a task: the scene is one of {task}; scene=TASK takes another")
+    if not Words().contains(said):
+        raise SettingsError(f"task={said}: at most {LONGEST} characters of printable ASCII are needed")
     seed = find_scene(task, words, cfg["split"], cfg["seed"])
     options = {"instruction": said} if said else {}
     if recording is not None:

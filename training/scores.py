@@ -11,6 +11,7 @@ from statistics import NormalDist
 from typing import Any, Iterable, Mapping, Sequence
 
 import numpy as np
+from scipy.stats import t as student
 
 OUTCOMES = ("success", "failure", "error")
 
@@ -65,7 +66,9 @@ def pooled_interval(records: Sequence[Mapping[str, Any]]) -> tuple[float, float]
 
 def difference(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """{"episodes", "difference", "interval"}: our rate less theirs in the episodes (task, seed) that both ended, with its 95%
-    interval by the spread of the seeds' differences (Liang & Zeger 1986). None where they share fewer than two seeds."""
+    interval by the spread of the seeds' differences (Liang & Zeger 1986), to which two pairs are added, a half of each outcome
+    (Agresti & Min 2005): without them, where nothing differs nothing would be uncertain. None where they share fewer than two
+    seeds."""
     won = [{(r["task"], r["seed"]): r["outcome"] == "success" for r in rs if r["outcome"] != "error"} for rs in (ours, theirs)]
     both = won[0].keys() & won[1].keys()
     seeds = {seed for _, seed in both}
@@ -73,9 +76,11 @@ def difference(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, 
         return None
     gaps = {seed: [won[0][key] - won[1][key] for key in both if key[1] == seed] for seed in seeds}
     mean = sum(map(sum, gaps.values())) / len(both)
-    spread = sum((sum(gap) - mean * len(gap)) ** 2 for gap in gaps.values()) * len(seeds) / (len(seeds) - 1)
-    half = NormalDist().inv_cdf(0.975) * sqrt(spread) / len(both)
-    return {"episodes": len(both), "difference": mean, "interval": [mean - half, mean + half]}
+    centre = mean * len(both) / (len(both) + 2)
+    spread = sum((sum(gap) - centre * len(gap)) ** 2 for gap in gaps.values()) * len(seeds) / (len(seeds) - 1)
+    added = 0.5 * (1 - centre) ** 2 + 0.5 * (1 + centre) ** 2 + centre**2
+    half = float(student.ppf(0.975, len(seeds) - 1)) * sqrt(spread + added) / (len(both) + 2)
+    return {"episodes": len(both), "difference": mean, "interval": [max(-1.0, centre - half), min(1.0, centre + half)]}
 
 
 def latencies(records: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:

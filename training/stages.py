@@ -34,15 +34,16 @@ from training.data.remix import remix
 from training.data.speech import Utterances, bank_sentences
 from training.data.windows import DemoWindows, Dropout
 from training.play import task_names
-from training.settings import at_least, compose, filled, flat
-from training.train import Schedule, TrainError, Trainer, peers
+from training.settings import at_least, claim, compose, filled, flat
+from training.train import PROTOCOL, Schedule, TrainError, Trainer, peers
 from training.workers import together
 
 NO_MATTER = {f"stage.schedule.{name}" for name in ("steps", "save_every", "log_every", "workers", "compile")}
 
 
 def train(cfg: Mapping[str, Any]) -> Path:
-    """Run one stage; gives the directory of the averaged weights. Raises TrainError for settings that cannot work."""
+    """Run one stage; gives the directory of the averaged weights. Raises TrainError for settings that cannot work, SettingsError
+    where `out` holds another run."""
     stages = {"demos": demos, "dagger": dagger, "hearing": hearing}
     kind = cfg["stage"]["kind"]
     if kind not in stages:
@@ -54,6 +55,8 @@ def train(cfg: Mapping[str, Any]) -> Path:
     at_least(1, {"threads": cfg["threads"]})
     if processes > (gpus := torch.cuda.device_count() if torch.cuda.is_available() else processes):
         raise TrainError(f"processes={processes}: each needs a GPU of its own, and there is {gpus}; processes={gpus} will do")
+    if (made := Path(cfg["out"]) / PROTOCOL).is_file():
+        claim(made, protocol(cfg))  # before hours of decoding
     if processes > 1 and "RANK" not in os.environ:
         together(train, (cfg,), processes)
         return Path(cfg["out"]) / "weights"
@@ -134,6 +137,7 @@ def dagger(cfg: Mapping[str, Any]) -> Trainer:
         raise TrainError(f"rounds {steps[1:-1]}: increasing steps above 0 and below the schedule's {steps[-1]} are needed")
     if not 0.0 < stage["share"] < 1.0:
         raise TrainError(f"stage.share={stage['share']}: a part of each batch, above 0 and below 1, is needed")
+    at_least(stage["episodes"], {"stage.first_seed": stage["first_seed"]})  # so that no two rounds share scenes
     readers = opened(cfg)
     if not tasks_of(readers):
         raise TrainError(f"stage=dagger practises the tasks of the demonstrations; {data_of(cfg)} names none")

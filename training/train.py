@@ -9,9 +9,11 @@ import os
 import shutil
 import sysconfig
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from statistics import fmean
 from typing import Mapping
 
 import torch
@@ -29,6 +31,7 @@ from training.optimizers import KINDS, optimizers
 from training.settings import claim
 from training.workers import for_loaders, give_way
 
+PRECISIONS = ("auto", "bf16", "fp32")
 PROTOCOL = "train.json"  # in a run's folder: what it learns, from what and how
 
 
@@ -39,24 +42,33 @@ class TrainError(ValueError):
 @dataclass
 class Schedule:
     """How long and how fast. steps: optimiser steps; rate: peak learning rate after `warmup` steps, then cosine to
-    `floor` of it."""
+    `floor` of it; precision: what is multiplied in (`bf16`)."""
 
     steps: int = 10000
     rate: float = 1e-3
     warmup: int = 300
     floor: float = 0.02
     optimizer: str = "adamw"  # or muon (hidden matrices; AdamW moves the rest)
-    decay: float = 0.05  # weight decay, matrices only
+    decay: float = 0.05  # weight decay, of what has two dimensions or more
     clip: float = 1.0
     ema: float = 0.998
     save_every: int = 500
     log_every: int = 50
     seed: int = 0
-    precision: str = "auto"  # auto, bf16, fp32
+    precision: str = "auto"
     workers: int = 1
     compile: bool = False  # the busiest parts of the model, by torch.compile: minutes at the start, faster then
     train: tuple[str, ...] = ("",)  # prefixes of the parameter names that are trained
     weights: Mapping[str, float] = field(default_factory=dict)  # of the named losses; 1 where not given
+
+    def __post_init__(self):
+        """Raises TrainError for what is not known, or cannot be had on this machine."""
+        for name, allowed in (("optimizer", KINDS), ("precision", PRECISIONS)):
+            if (asked := getattr(self, name)) not in allowed:
+                raise TrainError(f"{name} {asked!r}: allowed are {', '.join(allowed)}")
+        if self.compile and compiler() is None:
+            raise TrainError("compile needs a C++ compiler (g++ or clang++) and Python's headers (python3-dev); without "
+                             "them, stage.schedule.compile=false")
 
     def at(self, step: int) -> float:
         if step < self.warmup:
@@ -68,8 +80,6 @@ class Schedule:
 def bf16(asked: str) -> bool:
     """Whether to multiply in bf16; "auto" does where the hardware does it fast (a CPU without AVX512-BF16 or AMX is a
     hundred times slower in bf16 than in fp32)."""
-    if asked not in ("auto", "bf16", "fp32"):
-        raise TrainError(f"precision {asked!r}: allowed are auto, bf16, fp32")
     if asked == "auto":
         return torch.cuda.is_bf16_supported() if torch.cuda.is_available() else fast_bf16_cpu()
     return asked == "bf16"
@@ -147,14 +157,9 @@ class Trainer:
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a batch without sound, a stage without speech
         self.accelerator = Accelerator(cpu=share_of_cpu(), kwargs_handlers=[unused])
         self.bf16 = bf16(schedule.precision)
-        if schedule.optimizer not in KINDS:
-            raise TrainError(f"optimizer {schedule.optimizer!r}: allowed are {', '.join(KINDS)}")
         freeze(model, schedule)
         self.optimizers = optimizers(model, schedule.optimizer, schedule.rate, schedule.decay, self.bf16)
         if schedule.compile:
-            if compiler() is None:
-                raise TrainError("compile needs a C++ compiler (g++ or clang++) and Python's headers (python3-dev); without "
-                                 "them, stage.schedule.compile=false")
             model.compile_busiest()
         self.ready, *self.optimizers = self.accelerator.prepare(model, *self.optimizers)
         self.average = Average(model, schedule.ema)  # of the weights where they are now
@@ -162,15 +167,17 @@ class Trainer:
     def run(self, until: int | None = None) -> None:
         """Train from where the last checkpoint in `out` stands: to the schedule's end, or to step `until` of it."""
         self.resume()
-        if self.step >= self.schedule.steps and self.accelerator.is_main_process:
-            print(f"{self.out} has been trained for {self.step} steps already, of {self.schedule.steps}")
         until = min(until or self.schedule.steps, self.schedule.steps)
         count, first = self.accelerator.num_processes, self.accelerator.is_main_process
+        if self.step >= until:
+            if first and until == self.schedule.steps:
+                print(f"{self.out} has been trained for {self.step} steps already, of {self.schedule.steps}")
+            return
         steps = range(self.step * count + self.accelerator.process_index, until * count, count)
         loader = DataLoader(self.data, batch_size=None, sampler=steps, num_workers=self.schedule.workers,
                             multiprocessing_context=for_loaders() if self.schedule.workers else None,
                             prefetch_factor=4 if self.schedule.workers else None, worker_init_fn=give_way)
-        log = Log(self.out)
+        log = Log(self.out, self.step) if first else None
         self.ready.train()
         bar = tqdm(loader, initial=self.step, total=self.schedule.steps, unit="step", smoothing=0.05, disable=not first)
         for batch in bar:
@@ -178,8 +185,9 @@ class Trainer:
             if not math.isfinite(losses["gradient"]):
                 raise TrainError(f"step {self.step}: the gradient is not finite, the losses are {losses}; the last checkpoint in "
                                  f"{self.out} is as it was; a lower stage.schedule.rate, or precision fp32, may help")
-            log.add(losses, count * len(batch.text) * batch.known.shape[1])
-            if first and self.step % self.schedule.log_every == 0:
+            if log is not None:
+                log.add(losses, count * len(batch.text) * batch.known.shape[1])
+            if log is not None and self.step % self.schedule.log_every == 0:
                 log.write(self.step, self.schedule.at(self.step))
             if self.step % self.schedule.save_every == 0 or self.step == until:
                 self.save()
@@ -280,23 +288,27 @@ def load_flat_state(optimizers: list[Optimizer], tensors: Mapping[str, torch.Ten
 
 
 class Log:
-    """Means of the losses since the last line: on screen, in TensorBoard, and in log.jsonl."""
+    """Means of the losses since the last line, each over the batches that have it: on screen, in TensorBoard, and in log.jsonl.
+    What was written of later steps than `step`, which are done again, is taken back."""
 
-    def __init__(self, out: Path):
+    def __init__(self, out: Path, step: int):
         out.mkdir(parents=True, exist_ok=True)
-        self.board, self.file = SummaryWriter(str(out / "tensorboard")), out / "log.jsonl"
+        self.board, self.file = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1), out / "log.jsonl"
+        lines = self.file.read_text().splitlines() if self.file.is_file() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        self.file.write_text("".join(line + "\n" for line in kept))
         self.clear()
 
     def clear(self) -> None:
-        self.sums, self.count, self.samples, self.since = {}, 0, 0, time.perf_counter()
+        self.values, self.samples, self.since = defaultdict(list), 0, time.perf_counter()
 
     def add(self, losses: Mapping[str, float], samples: int) -> None:
         for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.count, self.samples = self.count + 1, self.samples + samples
+            self.values[name].append(value)
+        self.samples += samples
 
     def write(self, step: int, rate: float) -> None:
-        line = {name: value / self.count for name, value in self.sums.items()}
+        line = {name: fmean(values) for name, values in self.values.items()}
         line |= {"rate": rate, "samples_per_s": self.samples / (time.perf_counter() - self.since)}
         for name, value in line.items():
             self.board.add_scalar(name, value, step)

@@ -34,7 +34,7 @@ class SpeechEncoder(nn.Module):
         self.head, self.language = nn.Linear(width, vocabulary), NGrams(vocabulary)
 
     def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        wave = nn.functional.pad(wave, (0, WINDOW))
+        wave = nn.functional.pad(wave, (0, WINDOW + 8 * HOP))  # so that the stem sees beyond its end what it does in a batch
         features = self.features(wave[..., None])
         frames = lengths // HOP
         seen = torch.arange(features.shape[1], device=wave.device) < frames[:, None]

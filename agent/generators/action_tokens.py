@@ -13,7 +13,8 @@ from agent.generators.flow import Expert, Prefix, weighted_mean
 
 
 class Bins(nn.Module):
-    """Chunks of actions (B, N, H, A) in [-1, 1] as `bins` equal classes a dimension; the sample is the likeliest."""
+    """Chunks of actions (B, N, H, A) in [-1, 1] as `bins` classes a dimension, the two at the ends half as wide; the
+    sample is the likeliest."""
 
     def __init__(self, action_size: int, horizon: int, condition_width: int, layers: int, heads: int, head_dim: int,
                  width: int = 128, feed: int = 320, bins: int = 65):

@@ -6,7 +6,7 @@ Keys, units and frames are those of agent.spec. The observation at time t holds 
 from __future__ import annotations
 
 from dataclasses import replace
-from math import ceil
+from math import inf
 from zlib import crc32
 
 import gymnasium as gym
@@ -23,6 +23,7 @@ from envs.tabletop.render import Renderer, project
 from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES, SCALE, SPLITS, WORKSPACE
 from envs.tabletop.sound import MICROPHONES, SAMPLE_RATE
 from envs.tabletop.tasks import TASKS
+from envs.tabletop.tasks.base import lifted
 from envs.tabletop.tasks.motions import gripper_command, wait
 from envs.tabletop.words import instruction
 from envs.text_space import LONGEST, Words
@@ -34,6 +35,7 @@ INSTRUCT = ("text", "voice", "both", "mixed")
 MAX_OBJECTS = 10
 KICK_STEPS = (2, 5)  # control steps that a perturbation lasts, the end excluded
 VIDEO_SIZE = 384  # pixels a side of render()
+LIFTED = 0.005  # m over the table, from which on a thing between the fingers can slip: one that is pushed is there, too
 CLEARANCE = 0.0005  # m from the table below which a supervisor steps in; 1 mm is left at the lowest place of the workspace
 
 
@@ -73,7 +75,7 @@ class TabletopEnv(gym.Env):
         self.task_name, self.split, self.instruct = task, split, instruct
         self.image_size, self.lazy_images, self.with_depth, self.render_mode = image_size, lazy_images, depth, render_mode
         steps = 1.0 / control_hz / TIMESTEP if control_hz > 0 else np.nan
-        if not abs(steps - np.round(steps)) <= 1e-6:
+        if not (abs(steps - np.round(steps)) <= 1e-6 and steps > 0.5):
             raise ValueError(f"control_hz {control_hz:g}: whole physics steps of {TIMESTEP} s are needed, as with 10, 25 or 50")
         self.arm, self.period = ARMS[arm], 1.0 / control_hz
         self.metadata = {**self.metadata, "render_fps": control_hz}
@@ -123,7 +125,7 @@ class TabletopEnv(gym.Env):
         self._instruct(options, words_rng, sound_stream(self.split, episode, self.task.name))
         self.task.begin(self.world, self.heard_at, task_rng)
         self._perturb, self._kick, self._kicked = float(options.get("perturb", 0.0)), [], False
-        self._steps = self._succeeding = self._failing = 0
+        self._steps, self._succeeds_since, self._fails_since = 0, inf, inf
         self._held, self._surprise = None, False
         self._hear(-self.period)
         info = {"success": False, "reward_terms": self.task.reward(self.world), "annotation": self.annotation()}
@@ -143,21 +145,12 @@ class TabletopEnv(gym.Env):
         if not self.observation_space[TASK].contains(self.instruction):
             raise ValueError(f"instruction {self.instruction!r}: at most {LONGEST} characters of printable ASCII are needed")
         self._text = "" if way == "voice" else self.instruction
-        said = self._said(options)
+        if "utterance" in options and way == "text":
+            raise ValueError("an utterance is heard with instruct voice or both, and not with text, also where that is drawn")
+        said = options.get("utterance", self.instruction)
         self._ears = Ears(sound_rng, self.split, None if way == "text" else said)
         self.voice_end = self._ears.heard_at
         self.heard_at = 0.0 if self._text else self.voice_end
-
-    def _said(self, options) -> str | np.ndarray:
-        """What the operator speaks: the instruction, or a recording of it."""
-        said = options.get("utterance", self.instruction)
-        if "utterance" in options and options.get("instruct", self.instruct) == "text":
-            raise ValueError("an utterance is heard with instruct voice, both or mixed, not with text")
-        if not isinstance(said, str):
-            wave = np.asarray(said)
-            if wave.ndim != 1 or not len(wave) or wave.dtype.kind != "f" or not np.isfinite(wave).all():
-                raise ValueError(f"utterance: floats (n,) in [-1, 1] are needed, not {wave.dtype} {wave.shape}, or NaN in it")
-        return said
 
     def step(self, action):
         before = self.time
@@ -182,7 +175,8 @@ class TabletopEnv(gym.Env):
         return max(0.0, steps) * sum(self.task.weights.values())
 
     def say(self, waveform: np.ndarray) -> None:
-        """The agent speaks: float32 (n,) at SAMPLE_RATE, as heard at 1 m, from now on. Its own microphones hear it."""
+        """The agent speaks: float32 (n,) at SAMPLE_RATE, as heard at 1 m, from now on. Its own microphones hear it.
+        Raises ValueError."""
         self._ears.say(self.time, waveform)
 
     def _follow(self, action) -> JointState:
@@ -205,19 +199,18 @@ class TabletopEnv(gym.Env):
 
     def _notice(self, before: float) -> None:
         """Whether something that nobody could foresee fell into [before, now]."""
-        holding = [item.name for item in self.world.scene.items if self.world.held(item.name)]
-        slipped = self._held is not None and self._held not in holding and gripper_command(self.world) < 0
-        self._held = holding[0] if holding else None
-        cues = (*self.task.cues(), self.voice_end) if self.voice_end else self.task.cues()
+        slipped = self._held is not None and not self.world.held(self._held) and gripper_command(self.world) < 0
+        self._held = next((item.name for item in self.world.scene.items if lifted(self.world, item, LIFTED)), None)
+        cues = (*self.task.cues(), self.heard_at) if self.heard_at else self.task.cues()
         self._surprise = self._kicked or slipped or any(before <= cue < self.time for cue in cues)
 
     def _judge(self) -> tuple[bool, bool]:
         """(success, failure), each once it has lasted."""
-        known, task = self.time >= self.heard_at, self.task
-        self._succeeding = self._succeeding + 1 if known and task.success(self.world) else 0
-        self._failing = self._failing + 1 if known and task.failure(self.world) else 0
-        failed = self._failing >= max(1, ceil(task.failure_hold / self.period - 1e-6))
-        return not failed and self._succeeding >= max(1, ceil(task.hold / self.period - 1e-6)), failed
+        known, now, task = self.time >= self.heard_at, self.time, self.task
+        self._succeeds_since = min(now, self._succeeds_since) if known and task.success(self.world) else inf
+        self._fails_since = min(now, self._fails_since) if known and task.failure(self.world) else inf
+        failed = now - self._fails_since >= task.failure_hold - 1e-6
+        return not failed and now - self._succeeds_since >= task.hold - 1e-6, failed
 
     @property
     def time(self) -> float:

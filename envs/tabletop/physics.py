@@ -196,7 +196,7 @@ class World:
         return any((self._body[name], finger) in self._contacts() for finger in self._fingers)
 
     def held(self, name: str) -> bool:
-        """The item is between the fingers: both touch it."""
+        """Both fingers touch the item: it is between them, or pushed by both."""
         return all((self._body[name], finger) in self._contacts() for finger in self._fingers)
 
     def in_contact(self, name: str, other: str) -> bool:

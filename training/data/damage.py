@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import soundfile
+from tqdm import tqdm
 
 from agent.spec import STATE
 from training.data import lerobot_format as form
@@ -45,7 +46,7 @@ def check_dataset(root: str | Path, decode: bool = True) -> list[Finding]:
     tables = {path: _table(reader, path) for path in dict.fromkeys(e.data for e in reader.episodes)}
     findings += [Finding(path, None, str(t)) for path, t in tables.items() if isinstance(t, DatasetError)]
     ranges = _state_ranges(reader, tables)
-    for episode in reader.episodes:
+    for episode in tqdm(reader.episodes, desc="looking at", unit="episode"):
         columns = _columns(reader, episode, tables[episode.data])
         findings += [*rows(reader, episode, columns), *sound(reader, episode)]
         if decode:
@@ -64,8 +65,8 @@ def counts(reader: DemoReader) -> Iterator[Finding]:
     actual = {"total_episodes": len(episodes), "total_frames": sum(e.length for e in episodes),
               "total_tasks": len(reader.tasks)}  # fmt: skip
     for name, count in actual.items():
-        if info[name] != count:
-            yield Finding(file, None, f"{name} is {info[name]}, the tables hold {count}")
+        if info.get(name) != count:
+            yield Finding(file, None, f"{name} is {info.get(name)}, the tables hold {count}")
     start = 0
     for number, episode in enumerate(episodes):
         if episode.index != number or episode.start != start:
@@ -87,10 +88,12 @@ def statistics(reader: DemoReader) -> Iterator[Finding]:
 
 def silent(reader: DemoReader) -> Iterator[Finding]:
     """Episodes that were recorded with sound and have none."""
-    lost = [e.index for e in reader.episodes if e.info.get("tracks") and e.tracks is None]
+    lost = {e.index: sorted(set(e.info.get("tracks", ())) - set(e.tracks or ())) for e in reader.episodes}
+    lost = {index: tracks for index, tracks in lost.items() if tracks}
     if lost:
-        yield Finding(reader.root / form.INDEX, lost[0] if len(lost) == 1 else None,
-                      f"names no sound of {len(lost)} episodes that were recorded with it, such as {lost[0]}")
+        index, tracks = next(iter(lost.items()))
+        yield Finding(reader.root / form.INDEX, index if len(lost) == 1 else None,
+                      f"names no {', '.join(tracks)} of {len(lost)} episodes that were recorded with it, such as {index}")
 
 
 def strays(reader: DemoReader) -> Iterator[Finding]:
@@ -136,10 +139,13 @@ def sound(reader: DemoReader, episode: Episode) -> Iterator[Finding]:
             yield Finding(path, episode.index, "is missing")
             continue
         try:
-            samples, rate = soundfile.read(path)
+            samples, rate = soundfile.read(path, always_2d=True)
         except soundfile.LibsndfileError as error:
             yield Finding(path, episode.index, f"cannot be read as sound ({error})")
             continue
+        if (rate, samples.shape[1]) != (reader.spec.sample_rate, ears := len(reader.spec.microphones)):
+            yield Finding(path, episode.index, f"{samples.shape[1]} channels at {rate} Hz, the robot has {ears} microphones at "
+                                               f"{reader.spec.sample_rate} Hz")
         due = round(episode.length / reader.fps * rate)
         if len(samples) != due:
             yield Finding(path, episode.index, f"{len(samples)} samples, {episode.length} frames last {due}")
@@ -178,7 +184,7 @@ def _first(flags: np.ndarray) -> int | None:
 
 def _table(reader: DemoReader, path: Path) -> pa.Table | DatasetError:
     try:
-        table = reader.table(path)
+        table = form.read_table(path, reader.number_keys)
         for key in reader.number_keys:
             form.array(table[key], reader.features[key])
         return table

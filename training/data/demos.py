@@ -193,7 +193,7 @@ class DemoReader:
         state of a robot that senses none of size 0."""
         if self._columns is None:
             files = dict.fromkeys(episode.data for episode in self.episodes)
-            tables = [self.table(path) for path in files]
+            tables = [form.read_table(path, self.number_keys) for path in files]
             self._columns = {key: np.concatenate([self._array(t, key) for t in tables]) for key in self.number_keys}
             self._columns.setdefault(STATE, np.zeros((self.length, 0), np.float32))
             order = self._columns["index"]
@@ -201,14 +201,6 @@ class DemoReader:
                 raise DatasetError(f"{self.root}/data holds {len(order)} rows, {self.length} are needed, in order; "
                                    "`soma data check` names the damage")
         return self._columns
-
-    def table(self, path: Path) -> pa.Table:
-        """A data file. Raises DatasetError where it lacks a column that is declared."""
-        table = form.read_table(path)
-        missing = [key for key, f in self.features.items() if f["dtype"] != "video" and key not in table.column_names]
-        if missing:
-            raise DatasetError(f"{path} has no column {', '.join(missing)}")
-        return table
 
     def _array(self, table: pa.Table, key: str) -> np.ndarray:
         values = form.array(table[key], self.features[key])
@@ -270,7 +262,7 @@ class DemoReader:
     def _stored_images(self, episode: Episode, key: str, steps: range):
         import cv2
 
-        table = form.read_table(episode.data)
+        table = form.read_table(episode.data, ["episode_index", key])
         rows = np.flatnonzero(table["episode_index"].to_numpy() == episode.index)
         if len(rows) < episode.length:
             raise DatasetError(f"{episode.data}: {len(rows)} rows of episode {episode.index}, which has {episode.length} frames")

@@ -77,9 +77,12 @@ def _opened(path: Path) -> tuple[BinaryIO, int, tuple[int, ...]]:
 
 
 def fingerprint(reader: DemoReader) -> str:
-    """Of what the videos are: changes with any file's name or size, and with where the episodes lie in them."""
-    files = sorted({path for episode in reader.episodes for path, _ in episode.videos.values()})
-    sizes = [(str(path.relative_to(reader.root)), path.stat().st_size) for path in files]
+    """Of what the videos, or the tables with pictures, are: changes with any file's name or size, and with where the episodes
+    lie in them."""
+    files = {path for episode in reader.episodes for path, _ in episode.videos.values()}
+    if any(reader.features[key]["dtype"] == "image" for key in reader.cameras.values()):
+        files |= {episode.data for episode in reader.episodes}
+    sizes = [(str(path.relative_to(reader.root)), path.stat().st_size) for path in sorted(files)]
     places = [(e.start, e.length, sorted(s for _, s in e.videos.values())) for e in reader.episodes]
     return hashlib.sha256(json.dumps([sizes, places, reader.length]).encode()).hexdigest()
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -93,12 +93,15 @@ def write_table(path: Path, tables: pa.Table | list[pa.Table]) -> None:
     os.replace(draft, path)
 
 
-def read_table(path: Path) -> pa.Table:
-    """Raises DatasetError if the file is missing or no Parquet."""
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """All columns, or those that are asked for. Raises DatasetError if the file is missing or no Parquet, or lacks one."""
     if not path.is_file():
         raise DatasetError(f"{path} is missing")
     try:
-        return pq.ParquetFile(path).read()
+        file = pq.ParquetFile(path)
+        if missing := [name for name in columns or () if name not in file.schema_arrow.names]:
+            raise DatasetError(f"{path} has no column {', '.join(missing)}")
+        return file.read(columns)
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} cannot be read as Parquet ({error})") from error
 

@@ -91,8 +91,9 @@ class DemoWindows:
     def collate(self, samples: list[dict], louds: np.ndarray, rng: np.random.Generator) -> Batch:
         """louds (B,): of tasks that have to be heard. One who waits for a sound looks, without sound, like one who begins."""
         batch = self.processor(samples)
-        for name in ("front", "wrist", "state", "audio", *batch.senses):
-            chance = self.dropout.senses if name in batch.senses else getattr(self.dropout, name)
+        for name in (*self.processor.spec.cameras, "state", "audio", *batch.senses):
+            of_its_kind = self.dropout.senses if name in batch.senses else self.dropout.front  # cameras from elsewhere
+            chance = getattr(self.dropout, name, of_its_kind)
             absent = rng.random(len(samples)) < chance
             batch.absent[name] = torch.from_numpy(absent & ~louds if name == "audio" else absent)
         return batch

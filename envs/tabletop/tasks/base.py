@@ -99,7 +99,7 @@ def out_of_reach(world: World, item: Item) -> bool:
 
 
 def inside(world: World, item: Item, bowl: Item) -> bool:
-    """The item's centre is within the bowl's rim, and lower than a hand's width over its floor."""
+    """The item's centre is within the bowl's rim, and no higher over it than a quarter of the item's height."""
     offset = world.position(item.name) - world.position(bowl.name)
     low = offset[2] < bowl.height / 2 + 0.25 * item.height
     return bool(np.hypot(*offset[:2]) < bowl.radius - 0.005 and low)

@@ -6,7 +6,9 @@ import numpy as np
 
 from envs.tabletop.scene import WORKSPACE, SceneDraw
 from envs.tabletop.tasks import motions
-from envs.tabletop.tasks.base import Task, distance, having, in_square, nearness, out_of_reach, wrong_lifted
+from envs.tabletop.tasks.base import Task, distance, having, in_square, lifted, nearness, out_of_reach, wrong_lifted
+
+LIFT = 0.01  # m over the table: what is so high is carried, not pushed
 
 
 class Push(Task):
@@ -44,13 +46,13 @@ class Push(Task):
         self.item, self.square = world.scene.role("target"), world.scene.role("goal")
 
     def success(self, world):
-        return in_square(world, self.item, self.square) and not world.held(self.item.name)
+        return in_square(world, self.item, self.square) and not lifted(world, self.item, LIFT)
 
     def failure(self, world):
         wrong, squares = having(world, "other", "extra"), having(world, "other_goal")
         astray = any(in_square(world, item, self.square) for item in wrong)
         lost = not world.touching(self.item.name) and any(in_square(world, self.item, s) for s in squares)
-        return astray or lost or wrong_lifted(world, [self.item, *wrong], 0.01) or out_of_reach(world, self.item)
+        return astray or lost or wrong_lifted(world, [self.item, *wrong], LIFT) or out_of_reach(world, self.item)
 
     def reward(self, world):
         far = np.linalg.norm((world.position(self.square.name) - world.position(self.item.name))[:2])
