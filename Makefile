@@ -24,24 +24,28 @@ TORCH ?= torch==2.13.0
 demo: setup
 	$(BIN)/soma demo
 
-test: setup
+test: $(VENV)/tested
 	$(BIN)/python -m pytest $(ARGS)
 
 worlds: setup $(OLDER)/mujoco-$(MUJOCO)
 	$(OLDER)/bin/python -m pytest -q tests/test_arm.py tests/test_tabletop.py tests/test_scenes.py \
-		tests/test_labels.py tests/test_sound.py
+		tests/test_labels.py tests/test_sound.py tests/test_heard.py tests/test_collision.py
 
 $(OLDER)/mujoco-$(MUJOCO): | $(BIN)/python
 	@$(PYTHON) -m venv $(OLDER)
 	@$(OLDER)/bin/python -m pip install --quiet "mujoco==$(MUJOCO)" "gymnasium>=1.1" numpy scipy soundfile \
-		opencv-python-headless espeakng-loader pytest hypothesis
+		opencv-python-headless espeakng-loader ruckig pytest hypothesis
 	@touch $@
 
 setup: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml $(VENV)/torch
-	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --editable .
 	@sh .ci/system $(BIN)/python
+	@touch $@
+
+$(VENV)/tested: pyproject.toml $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
 	@touch $@
 
 # Another build of PyTorch satisfies pip: where another was asked for before, it is replaced, then what the new one needs comes.

@@ -141,8 +141,18 @@ MISTAKES = [
     (["train", "stage.shares=many", "data=DATA"], ["stage.shares=['many']", "one above 0"]),
     (["train", "stage=dagger", "stage.share=1", "data=DATA"], ["stage.share=1", "above 0 and below 1"]),
     (["train", "stage=dagger", "stage.rounds=[half]", "data=DATA"], ["rounds ['half']", "increasing steps above 0"]),
-    (["train", "init=pocket", "model.backbone.lm.depth=2", "data=DATA"], ["init=pocket", "its own model"]),
+    (["train", "init=pocket", "model.backbone.lm.depth=2", "data=DATA"],
+     ["model.backbone.lm.depth", "init=pocket", "its own language"]),
     (["train", "stage=hearing", "init=pocket", "tokenizer=DATA", "data=OUT"], ["tokenizer", "brings its own"]),
+    (["train", "stage=hearing", "init=pocket", "model.horizon=4", "data=OUT"], ["count for nothing with stage=hearing"]),
+    (["train", "+stage.schedule.precision=fp8", "data=DATA"], ["'fp8'", "auto, bf16, fp32"]),
+    (["train", "stage=dagger", "stage.first_seed=100", "data=DATA"], ["stage.first_seed=100", "at least 640"]),
+    (["run", "policy=expert", "task=reach the red cube\u2026", "out=OUT"], ["task=reach the red cube", "printable ASCII"]),
+    (["eval", "policy=random", "env.kwargs.action=joint_position", "safety=true", "blend=0.2", "out=OUT"],
+     ["blend=0.2", "with safety=true"]),
+    (["collect", "env.kwargs.depth=true", "out=OUT"], ["env.kwargs.depth=true", "without it"]),
+    (["data", "from-bag", "OUT", "out=OUT", "joints=a,b"], ["joints=a,b", "the 7 of the panda and a gripper"]),
+    (["data", "from-bag", "OUT", "out=OUT", "hz=0"], ["hz=0", "above 0"]),
     (["train", "stage.schedule.save_every=0", "data=DATA"], ["stage.schedule.save_every=0", "at least 1"]),
     (["train", "+stage.schedule.stepz=1", "data=DATA"], ["'stepz'", "mean steps", "warmup"]),
     (["train", "+stage.schedule.clip=hard", "data=DATA"], ["stage.schedule.clip=hard", "a number"]),
@@ -175,10 +185,11 @@ def test_a_mistake_is_answered_in_one_message(words, expected, capsys, tmp_path,
     assert not list(tmp_path.iterdir()) and list(DATA.rglob("*")) == before  # what was refused left nothing behind
 
 
-def test_our_own_faults_keep_their_traceback(monkeypatch):
+def test_our_own_faults_keep_their_traceback(monkeypatch, capsys):
+    """With a status of its own: a script is not to take them for an answer."""
     monkeypatch.setitem(cli.VERBS, "doctor", lambda cfg: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        cli.main(["doctor"])
+    status, page = said(capsys, "doctor")
+    assert status == 3 and "Traceback" in page.err and "ZeroDivisionError" in page.err
 
 
 # ---- settings
@@ -312,6 +323,8 @@ def test_the_recipe_needs_a_compiler_and_voices_that_others_do_not(monkeypatch):
     monkeypatch.setattr(doctor, "attempt", lambda check, *about: doctor.Finding((*about, check.__name__)[0], True, "", "", False))
     needed = {f.name for f in doctor.examine(".", recipe=True) if f.needed} - {f.name for f in doctor.examine(".") if f.needed}
     assert needed == {"cplusplus", "pico", "festival", "piper", "hibari"}
+    monkeypatch.setattr(doctor, "examine", lambda disk, recipe: [doctor.Finding("festival", False, "not found")])
+    assert doctor.main(recipe=True) == 1 and doctor.main(recipe=True, without=["festival"]) == 0
 
 
 def test_setup_replaces_a_pytorch_of_another_build(tmp_path):

@@ -9,7 +9,7 @@ from agent import checkpoint
 from agent.spec import ACTION, IMAGES, STATE
 from tests.tiny import tiny_model
 from training import collect as collecting
-from training.collect import CollectError, collect
+from training.collect import CollectError, Job, Plan, collect
 from training.data.assemble import adding
 from training.data.damage import check_dataset
 from training.data.demos import DatasetError, DemoReader
@@ -112,6 +112,15 @@ def test_a_finished_collection_can_grow_and_tries_nothing_twice(tmp_path):
     assert (tmp_path / collecting.OUTCOMES).read_text() == before
     tried = [json.loads(line)["name"] for line in before.splitlines()]
     assert len(tried) == len(set(tried)) == 8
+
+
+def test_what_made_up_for_a_crash_stands(tmp_path):
+    """Run again, a finished collection is as it was; asked for more, it tries once more what crashed."""
+    kept = {Job("easy", seed, "train").name: "success" for seed in (0, 2, 3)}
+    plan = Plan({"easy": 3}, "train", 0, dict(kept))
+    assert plan.next_jobs() == [] and plan.report()["easy"]["kept"] == 3
+    assert [job.seed for job in Plan({"easy": 4}, "train", 0, dict(kept)).next_jobs()] == [1]
+    assert [job.seed for job in Plan({"easy": 3}, "train", 1, dict(kept)).next_jobs()] == [1]
 
 
 @pytest.mark.parametrize("other", [{"perturb": 0.0}, {"learner": "expert"}, {"beginning": 3}, {"env": {"instruct": "voice"}}])

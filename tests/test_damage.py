@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -71,6 +72,24 @@ def short_sound(root):
     return path
 
 
+def one_ear(root):
+    path = root / "audio/voice/episode_000001.flac"
+    soundfile.write(path, np.zeros(800 * LENGTHS[1]), 8000)
+    return path
+
+
+def no_voices(root):
+    table = pq.read_table(root / form.INDEX)
+    pq.write_table(table.filter(pc.not_equal(table["track"], "voice")), root / form.INDEX)
+    return root / form.INDEX
+
+
+def no_count(root):
+    info = json.loads((root / form.INFO).read_text())
+    (root / form.INFO).write_text(json.dumps({key: value for key, value in info.items() if key != "total_tasks"}))
+    return root / form.INFO
+
+
 def wrong_count(root):
     info = json.loads((root / form.INFO).read_text())
     (root / form.INFO).write_text(json.dumps(info | {"total_frames": 35}))
@@ -106,7 +125,10 @@ DAMAGE = {
     "truncated sound": (lambda r: truncated(r, r / "audio/world/episode_000001.flac"), 1, "sound|samples"),
     "short sound": (short_sound, 1, "20800 samples, 14 frames last 22400"),
     "no sound": (lambda r: removed(r, r / "audio/world/episode_000001.flac"), 1, "missing"),
-    "no index of sounds": (lambda r: removed(r, r / form.INDEX), None, "no sound of 3 episodes"),
+    "no index of sounds": (lambda r: removed(r, r / form.INDEX), None, "no voice, world of 3 episodes"),
+    "no index of voices": (no_voices, None, "no voice of 3 episodes"),
+    "one ear": (one_ear, 1, "1 channels at 8000 Hz, the robot has 2 microphones at 16000 Hz"),
+    "no count": (no_count, None, "total_tasks is None"),
     "no statistics": (lambda r: removed(r, r / form.STATS), None, "missing"),
     "half the statistics": (half_the_statistics, None, f"nothing of .*{STATE}"),
     "another shape": (another_shape, None, "not of the declared shape"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.encoders.audio import LAGS, CausalAudioEncoder, Features, mel_filters, scaled_bands
-from agent.encoders.speech import masked, progress, warped
+from agent.encoders.speech import SpeechEncoder, masked, progress, warped
 from agent.encoders.vision import GroupNorm
 from agent.perception import SoundMemory
 from agent.spec import TIME
@@ -73,6 +73,18 @@ def test_warping_moves_time_and_frequency_and_nothing_else():
         torch.testing.assert_close(at[20:30], expected, atol=0.05, rtol=0)
     course = progress(torch.linspace(0, 1, 50).expand(8, -1), 0.5)
     assert (course.diff() > 0).all() and course[:, 0].abs().max() == 0 and (course[:, -1] - 1).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("rest", range(4))
+def test_an_utterance_alone_is_recognised_as_in_a_batch(rest):
+    """In which it is padded to the longest."""
+    torch.manual_seed(rest)
+    encoder, n = SpeechEncoder(50, width=36, depth=2).eval(), (160 * (40 + rest))
+    wave = 0.1 * torch.randn(1, n)
+    with torch.inference_mode():
+        alone, frames = encoder(wave, torch.tensor([n]))
+        padded, _ = encoder(torch.nn.functional.pad(wave, (0, 16000)), torch.tensor([n]))
+    torch.testing.assert_close(alone[:, : frames[0]], padded[:, : frames[0]], rtol=1e-4, atol=1e-4)
 
 
 def test_sound_token_ends_when_it_says():

@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 
 import tests.little_world  # noqa: F401  registers its environment
+from agent import checkpoint
 from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, Chunk, SpecError
 from policies.wrappers import Blind, Instruct, Mute
 from tests.little_workers import Broken, Killed, Place, Times
+from tests.tiny import tiny_model
 from training import evaluate as ev
 from training.collect import collect
 from training.data.demos import DemoReader
 from training.phrases import understand
-from training.play import Job, Player, Setting, check_policy, check_split, other_instruction
+from training.play import Job, Player, Setting, check_policy, check_split, fingerprint, other_instruction
 from training.replay import Recordings, Replay
 from training.settings import SettingsError
 from training.workers import WorkerError, allocator, each
@@ -76,6 +78,21 @@ def test_shards_join_to_the_whole(tmp_path):
         name = f"episodes-{i}of3.jsonl"
         (tmp_path / "0" / name).write_text((tmp_path / f"{i}" / name).read_text())
     assert timeless(ev.summarise(tmp_path / "0")) == timeless(whole)
+
+
+def test_a_shard_has_all_tasks_of_its_seeds(tmp_path):
+    figures = run(tmp_path, shard=(1, 2))
+    assert figures["seeds"] == [11, 13] and {task: of["episodes"] for task, of in figures["tasks"].items()} == {
+        "reach": 2, "pick_up": 2}
+
+
+def test_weights_that_change_meanwhile_are_noticed(tmp_path):
+    model, processor, config = tiny_model()
+    checkpoint.save(tmp_path / "weights", model, config, processor.tokenizer)
+    setting = replace(SETTING, policy=str(tmp_path / "weights"))
+    Player(setting, weights=fingerprint(setting.policy))
+    with pytest.raises(SettingsError, match="has changed since this began: are its weights being trained"):
+        Player(setting, weights="0" * 32)
 
 
 def test_processes_give_what_one_process_gives():
@@ -244,6 +261,12 @@ def test_a_recorded_episode_is_played_again_as_it_was(tmp_path):
 def test_what_a_learner_led_to_is_not_replayed(tmp_path):
     collect(tmp_path, ["easy"], 1, env_id="tests.collecting:Counting-v0", workers=1, learner="expert")
     with pytest.raises(SettingsError, match="a learner drove"):
+        Recordings(tmp_path)
+
+
+def test_beginnings_are_not_replayed(tmp_path):
+    collect(tmp_path, ["easy"], 1, env_id="tests.collecting:Counting-v0", workers=1, beginning=3)
+    with pytest.raises(SettingsError, match="broken off after 3 steps"):
         Recordings(tmp_path)
 
 

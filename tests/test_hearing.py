@@ -131,6 +131,18 @@ def test_a_gap_in_the_stream_before_speech_does_not_deafen(seed, at, length, mor
     assert (found.start, found.end) == pytest.approx((whole.start, whole.end), abs=0.1)
 
 
+@pytest.mark.parametrize("channels, level", [(1, -46.0), (1, -56.0), (2, -56.0)])
+def test_a_sample_of_zero_at_the_very_beginning_does_not_deafen(channels, level):
+    """As whole numbers, which robots send, hold them often; nothing is said for as long as an utterance may last."""
+    noise = 10 ** (level / 20) * np.random.default_rng(0).normal(size=(9 * SAMPLE_RATE, channels)).astype(np.float32)
+    whole = np.round(noise * 2**15) / 2**15
+    whole[0] = 0.0
+    detector = UtteranceDetector(SAMPLE_RATE)
+    for block in np.split(whole, 90):
+        detector.push(block, 0.0)
+        assert not detector.active
+
+
 def test_memory_stays_bounded():
     detector, noise = UtteranceDetector(SAMPLE_RATE), Noise(np.random.default_rng(0), 2, 20.0)
     for i in range(100):

@@ -1,10 +1,12 @@
 """What the simulator tells a learner: labels that are true, at the right time and the right place."""
 
 import numpy as np
+import pytest
 
 from agent.spec import IMAGES
 from envs.tabletop.env import TabletopEnv
 from envs.tabletop.scene import COLOUR_NAMES, COLOURS, KIND_NAMES
+from envs.tabletop.tasks.base import lifted
 from envs.tabletop.tasks.motions import tray
 
 
@@ -47,6 +49,44 @@ def test_the_source_label_says_when_and_where_the_tasks_sound_is_made():
     first = int(np.floor(env.task.rings_at / env.period + 1e-6)) + 1
     assert not np.any(ringing[:first]) and np.all(np.array(ringing[first:])[:, 0] == 1)
     np.testing.assert_allclose(ringing[-1][1:], env.world.position(env.task.target.name), atol=1e-3)
+
+
+@pytest.mark.parametrize("task, surprises", [("push", False), ("stack", False), ("find_rattle", True)])
+def test_what_is_pushed_or_set_down_has_not_slipped(task, surprises):
+    """An expert that nothing disturbs is surprised by sounds alone."""
+    env = TabletopEnv(task, lazy_images=True)
+    for seed in range(3):
+        env.reset(seed=seed)
+        surprised, over = False, False
+        while not over:
+            *_, terminated, truncated, info = env.step(env.expert_action())
+            surprised, over = surprised or info["annotation"]["surprise"], terminated or truncated
+        assert info["success"] and surprised == surprises
+
+
+def test_what_slips_out_of_the_fingers_is_a_surprise():
+    env = TabletopEnv("pick_up", lazy_images=True)
+    env.reset(seed=0)
+    item = env.task.item if hasattr(env.task, "item") else env.world.scene.role("target")
+    while not lifted(env.world, item, 0.03):
+        *_, info = env.step(env.expert_action())
+        assert not info["annotation"]["surprise"]
+    first = env.world.model.body(item.name).jntadr[0]
+    place = env.world.model.jnt_qposadr[first]
+    env.world.data.qpos[place : place + 3] = (0.3, 0.3, 0.03)  # snatched away
+    *_, info = env.step(env.expert_action())
+    assert info["annotation"]["surprise"]
+
+
+def test_the_end_of_what_was_written_too_surprises_nobody():
+    for way, surprises in (("voice", 1), ("both", 0)):
+        env = TabletopEnv("pick_up", lazy_images=True, instruct=way)
+        env.reset(seed=0)
+        labels = []
+        while env.time < env.voice_end + 0.3:
+            *_, info = env.step(np.array((0, 0, 0, 0, 1.0)))
+            labels.append(info["annotation"]["surprise"])
+        assert sum(labels) == surprises
 
 
 def _hue(rgb):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import gymnasium as gym
+import mujoco
 import numpy as np
 import pytest
 import torch
@@ -10,8 +11,8 @@ import yaml
 
 import envs  # noqa: F401
 from agent import checkpoint
-from agent.processor import Processor
-from agent.spec import IMAGES, STATE, TASK, SpecError
+from agent.processor import MAX_TEXT, Processor
+from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, SpecError
 from agent.tokenizer import train_tokenizer
 from envs.tabletop.sound import SAMPLE_RATE
 from envs.tabletop.voices import Voice, speak
@@ -37,20 +38,39 @@ def mind():
 
 
 def test_the_mind_reads_pixels_sound_state_and_words_alone(mind):
-    """Hidden simulator state is changed, what is sensed is not: the actions stay bit for bit."""
+    """What cannot be sensed is changed, which box is full and how heavy all is: what is sensed and done stays bit for bit. What
+    can be sensed is changed: so does what is done."""
     env = world().unwrapped
-    obs, _ = env.reset(seed=0)
-    seen = dict(obs) | env.images()
-    mind.reset(env.policy_spec, 0)
-    before = mind.act(seen).actions
-    env.world.data.qpos[9:] += 0.1
-    env.world.data.qvel[:] += 1.0
-    env.task.time_limit = 0.1
-    mind.reset(env.policy_spec, 0)
-    assert np.array_equal(mind.act(seen).actions, before)
-    other = dict(seen) | {IMAGES + "front": env.images()[IMAGES + "front"][::-1].copy()}
-    mind.reset(env.policy_spec, 0)
-    assert not np.array_equal(mind.act(other).actions, before)
+    env.reset(seed=0, options={"task": "find_rattle"})
+
+    def sensed_and_done():
+        seen = env._observation() | env.images()
+        mind.reset(env.policy_spec, 0)
+        return seen, mind.act(seen).actions
+
+    seen, done = sensed_and_done()
+    assert set(seen) == {*(IMAGES + name for name in env.policy_spec.cameras), AUDIO, STATE, TASK, TIME}
+    boxes = env.task.boxes
+    env.task.full = next(box for box in boxes if box is not env.task.full)
+    env.world.model.body_mass[:] *= 2.0
+    env.task.time_limit, env._succeeds_since, env._kicked, env._surprise = 0.1, 0.0, True, True
+    seen_then, done_then = sensed_and_done()
+    assert all(np.array_equal(seen[key], seen_then[key]) for key in seen) and np.array_equal(done, done_then)
+    first = env.world.model.jnt_qposadr[env.world.model.body(boxes[0].name).jntadr[0]]
+    env.world.data.qpos[first] += 0.1
+    mujoco.mj_forward(env.world.model, env.world.data)
+    assert not np.array_equal(sensed_and_done()[1], done)
+
+
+def test_more_words_than_fit_are_no_instruction(mind, monkeypatch):
+    """Chatter, of which each decision would fail from then on."""
+    voice = speak("pick up the green ball", Voice("espeak", "en-us+f3"))
+    sound = np.concatenate([np.zeros(SAMPLE_RATE), voice, np.zeros(SAMPLE_RATE)]).astype(np.float32)
+    for words, taken in (("pick it up", "pick it up"), ("so they said " * MAX_TEXT, "")):
+        monkeypatch.setattr(mind, "transcribe", lambda waveform: (words, 1.0))
+        mind.reset(mind.model.spec, 0)
+        mind.hear(np.repeat(sound[:, None], 2, 1), len(sound) / SAMPLE_RATE, np.zeros(18, np.float32))
+        assert mind.spoken == taken
 
 
 def test_the_mind_follows_what_is_spoken_as_what_is_written(mind):

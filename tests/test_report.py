@@ -106,6 +106,15 @@ def test_differences_are_of_what_both_played(seeds, tasks, seed):
     more = grid(theirs) + [record("elsewhere", 0), record("0", seeds, "error")]
     assert scores.difference(grid(ours) + [record("0", seeds)], more) == found
     assert scores.difference(grid(ours[:1]), grid(theirs)) is None
+    low, high = found["interval"]
+    assert -1 <= low < high <= 1 and low <= found["difference"] <= high
+
+
+@pytest.mark.parametrize("shape, ours, theirs", [((20, 1), 0.95, 0.9), ((20, 3), 0.98, 0.93), ((50, 1), 0.98, 0.95)])
+def test_intervals_of_differences_hold_near_certainty_too(shape, ours, theirs):
+    rng = np.random.default_rng(0)
+    found = [scores.difference(grid(rng.random(shape) < ours), grid(rng.random(shape) < theirs))["interval"] for _ in range(300)]
+    assert np.mean([low <= ours - theirs <= high for low, high in found]) > 0.93
 
 
 def test_intervals_of_differences_hold_it_as_often_as_they_say():
@@ -148,7 +157,7 @@ def test_evaluations_are_shown_side_by_side(evaluations, capsys):
     assert lines[2] == ("| reach | 4/4, 100.0% (51.0-100.0) | 3/4, 75.0% (30.1-95.4) "
                         "| 3/3, 100.0% (43.9-100.0), 1 crashed |")
     assert lines[4].startswith("| all | 8/8, 100.0% (") and "| 7/8, 87.5% (" in lines[4] and "| 7/7, 100.0% (" in lines[4]
-    assert lines[6:] == ["voice against text: -12.5 points (-37.0 to +12.0), in 8 episodes of the same scenes"]
+    assert lines[6:] == ["voice against text: -12.5 points (-55.4 to +35.4), in 8 episodes of the same scenes"]
 
 
 def test_evaluations_that_cannot_be_told_apart_are_named(evaluations, capsys):

@@ -20,6 +20,7 @@ from policies.mmllm import MMLLMPolicy
 from tests.tiny import tiny_model
 from training import settings, stages
 from training.collect import CollectError, collect
+from training.data import lerobot_format as form
 from training.data.damage import check_dataset
 from training.data.demos import DemoReader
 from training.stages import shared_spec, start, train, with_practice
@@ -115,6 +116,34 @@ def test_a_sense_more_is_recorded_learned_and_acted_on(tmp_path):
     obs, _ = env.reset(seed=0)
     policy.reset(env.robot_spec, 0)
     assert policy.act(obs).actions.shape == (model.horizon, 5)
+
+
+def test_weights_that_exist_take_on_a_sense_and_a_horizon_and_keep_what_they_know(tmp_path):
+    """Recorded with other pictures and with microphones elsewhere, as a recording of a robot is."""
+    demos = tmp_path / "demos"
+    collect(demos, ["press_button"], 2, WORLD | {"force": True}, workers=1)
+    about = json.loads((demos / form.SOMA).read_text())
+    about["spec"] |= {"microphones": [[0.0, 0.0, 0.0]] * 2, "action": about["spec"]["action"] | {"workspace": None}}
+    (demos / form.SOMA).write_text(json.dumps(about))
+    words = ["init=pocket", "model=pocket_force", "model.horizon=12", f"data={demos}", f"out={tmp_path / 'out'}", "threads=1",
+             "stage.schedule.steps=1", "stage.schedule.workers=0", "stage.batch=1"]
+    model, _, page = checkpoint.load(train(settings.compose("train", words)))
+    before, _, first = checkpoint.load("pocket")
+    assert model.horizon == 12 and set(model.senses) == {"force"} and len(model.backbone.layers) == len(before.backbone.layers)
+    assert page["model"]["backbone"] == first["model"]["backbone"]
+    assert torch.equal(model.normalize_state.low, before.normalize_state.low)
+    forces = DemoReader(demos).columns()["observation.force"]
+    np.testing.assert_allclose(model.senses["force"].normalize.high, np.percentile(forces, 99.5, axis=0), atol=0.05)
+
+
+def test_a_part_of_another_class_takes_nothing_over_beside_init():
+    cfg = settings.compose("train", ["init=pocket", "model.generator._target_=agent.generators.action_tokens.Bins",
+                                     "~model.generator.draws", "~model.generator.steps", "model.backbone.tune=lora"])
+    known = checkpoint.page(checkpoint.find("pocket"))["model"]
+    new = stages.changed(known, cfg)
+    assert set(new["generator"]) == {"_target_", "width", "feed"} and new["backbone"] == known["backbone"] | {"tune": "lora"}
+    assert {key for key in known if known[key] != new[key]} == {"generator", "backbone"}
+    assert stages.changed(known, settings.compose("train", ["init=pocket"])) == known
 
 
 def test_the_shipped_weights_learn_from_data_of_another_robot(tmp_path):
@@ -215,6 +244,8 @@ def test_datasets_of_one_robot_from_elsewhere_are_bounded_by_all_that_was_seen()
     for wrong in (spec((0.0,), (1.0,), ("a",)), replace(one, control_hz=5.0)):
         with pytest.raises(TrainError, match="another robot than one: two"):
             shared_spec(["one", "two"], [one, wrong])
+    elsewhere = replace(other, cameras={"front": (16, 16)}, action=replace(other.action, workspace=((0.0,) * 3, (1.0,) * 3)))
+    assert shared_spec(["one", "elsewhere"], [one, elsewhere]) == spec((-2.0, 0.0), (1.0, 3.0))
     mine = spec((-1.0, -1.0), (1.0, 1.0), kind="joint_position")
     with pytest.raises(TrainError, match="two"):
         shared_spec(["one", "two"], [mine, replace(mine, action=replace(mine.action, low=(-2.0, -1.0)))])

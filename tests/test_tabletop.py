@@ -15,6 +15,7 @@ from envs.arm import fk
 from envs.arm import STATE_NAMES
 from envs.tabletop.env import DEPTH, TabletopEnv
 from envs.tabletop.tasks import TASKS, motions
+from envs.tabletop.tasks.base import in_square
 
 
 def fast(task="pick_up", **kwargs) -> TabletopEnv:
@@ -47,7 +48,7 @@ def test_gymnasium_checker_passes(kwargs):
     check_env(gym.make("soma/Tabletop-v0", image_size=32, render_mode="rgb_array", **kwargs).unwrapped)
 
 
-@pytest.mark.parametrize("hz", (0.0, -10.0, float("nan"), 60.0))
+@pytest.mark.parametrize("hz", (0.0, -10.0, float("nan"), 60.0, float("inf"), 1e9))
 def test_a_rate_that_physics_does_not_keep_is_refused(hz):
     with pytest.raises(ValueError, match=r"control_hz .*: whole physics steps of 0.004 s are needed"):
         TabletopEnv(control_hz=hz)
@@ -62,6 +63,21 @@ def test_a_rate_that_physics_does_not_keep_is_refused(hz):
 def test_what_cannot_be_said_is_refused(options, why):
     with pytest.raises(ValueError, match=why):
         fast().reset(seed=0, options=options)
+
+
+def test_a_recording_is_played_or_refused_whatever_way_is_drawn():
+    ways = set()
+    for seed in range(6):
+        env = fast(instruct="mixed")
+        env.reset(seed=seed)
+        ways.add(spoken := env.voice_end > 0)
+        if spoken:
+            env.reset(seed=seed, options={"utterance": np.zeros(8000)})
+            assert 0.6 < env.voice_end < 1.6
+        else:
+            with pytest.raises(ValueError, match="where that is drawn"):
+                env.reset(seed=seed, options={"utterance": np.zeros(8000)})
+    assert ways == {True, False}
 
 
 @pytest.mark.parametrize("wave", (np.full(100, 3000.0), np.full(100, np.nan), np.zeros(100, int)))
@@ -82,6 +98,17 @@ def test_words_reach_who_runs_environments_beside_each_other():
     venv.close()
     assert first[TASK] == tuple(alone) and first in venv.observation_space
     assert then[TASK] == after[TASK] == ('reach "it"; (now)',) * 2
+
+
+def test_pictures_after_a_fork_are_refused():
+    """A forked process would share the OpenGL context of the one that has drawn already."""
+    env = gym.make("soma/Reach-v0", image_size=32)
+    env.reset(seed=0)
+    with pytest.raises(RuntimeError, match="(?s)before this process was forked.*spawn"):
+        gym.make_vec("soma/Reach-v0", 1, "async", vector_kwargs={"context": "fork"}, image_size=32).reset(seed=0)
+    venv = gym.make_vec("soma/Reach-v0", 1, "async", vector_kwargs={"context": "spawn"}, image_size=32)
+    assert venv.reset(seed=0)[0]["observation.images.front"].std() > 5
+    venv.close()
 
 
 def test_every_task_has_an_id():
@@ -230,6 +257,19 @@ def test_who_is_done_is_paid_for_the_rest_of_the_time_too(task):
         paid, done = paid + reward, terminated or truncated
     best = sum(env.task.weights.values())
     assert info["success"] and paid >= best * (env.task.time_limit - env.time + env.heard_at) / env.period - 1e-6
+
+
+def test_what_is_pushed_into_the_square_may_be_left_with_the_prongs_at_it():
+    env = fast("push")
+    for seed in range(6):
+        env.reset(seed=seed)
+        deep, over = False, False
+        while not over:
+            deep = deep or in_square(env.world, env.task.item, env.task.square, 0.015)
+            action = np.array((0, 0, 0, 0, motions.PUSHING)) if deep else env.expert_action()
+            *_, terminated, truncated, info = env.step(action)
+            over = terminated or truncated
+        assert info["success"]
 
 
 def test_carrying_is_not_pushing():

@@ -15,7 +15,7 @@ from tests.little_workers import Threads, killed_together, mistaken_together, tr
 from tests.tiny import tiny_model, tiny_sample
 from training.data.windows import foreseen
 from training.optimizers import KINDS
-from training.train import Average, Schedule, Trainer, TrainError, freeze
+from training.train import Average, Log, Schedule, Trainer, TrainError, freeze
 from training.workers import WorkerError, for_loaders, together
 
 
@@ -176,6 +176,19 @@ def test_training_lowers_the_loss_and_logs_it(tmp_path):
     assert [line["step"] for line in lines] == [10, 20, 30, 40, 50, 60]
     assert lines[-1]["objects"] < 0.8 * lines[0]["objects"] and lines[-1]["pixel"] < lines[0]["pixel"]
     assert lines[-1]["samples_per_s"] > 0
+
+
+def test_steps_that_are_done_again_are_logged_once_and_each_loss_by_its_own_batches(tmp_path):
+    first = Log(tmp_path, 0)
+    for step in (1, 2, 3):
+        first.add({"action": 1.0} | ({"source": 4.0} if step == 2 else {}), 8)
+        first.write(step, 0.1)
+    again = Log(tmp_path, 1)
+    again.add({"action": 2.0, "source": 3.0}, 8)
+    again.add({"action": 4.0}, 8)
+    again.write(2, 0.1)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["action"], line.get("source")) for line in lines] == [(1, 1.0, None), (2, 3.0, 3.0)]
 
 
 class Same:

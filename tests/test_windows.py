@@ -1,5 +1,6 @@
 """Samples of demonstrations: right rows, right labels, nothing unforeseen in a target, the same again from its number."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -175,6 +176,15 @@ def test_dropout_hides_as_often_as_it_says():
     data, _ = windows(batch=64, dropout=Dropout(front=0.0, wrist=1.0, state=0.5, audio=0.0))
     absent = data[0].absent
     assert not absent["front"].any() and absent["wrist"].all() and 0.3 < absent["state"].float().mean() < 0.7
+
+
+def test_cameras_from_elsewhere_are_hidden_as_the_front_one():
+    recorded, spec = Recorded(), replace(tiny_spec(), cameras={"corner": (32, 32)})
+    del recorded.data[FOCUS]  # nobody says what is where
+    data = DemoWindows(recorded, recorded, Processor(spec, train_tokenizer(SENTENCES), 32), 4, 3, 1, 0,
+                       lambda tracks, rng: tracks["world"], Dropout(front=1.0, wrist=0.0))
+    absent = data[0].absent
+    assert absent["corner"].all() and "front" not in absent
 
 
 def test_who_must_hear_is_never_drawn_deaf_and_no_less_often():

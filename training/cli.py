@@ -169,7 +169,7 @@ def export(cfg: Mapping[str, Any]) -> int:
 def doctor(cfg: Mapping[str, Any]) -> int:
     from training.doctor import main as examine
 
-    return examine(cfg["disk"], cfg["recipe"])
+    return examine(cfg["disk"], cfg["recipe"], cfg["without"])
 
 
 VERBS: dict[str, Callable[[Mapping[str, Any]], int]] = {

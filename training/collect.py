@@ -226,6 +226,8 @@ def checked(episodes: int, env: Mapping[str, Any] | None, env_id: str, split: st
     at_least(0, {"seed": seed, "perturb": perturb})
     asked, own = {"instruct": "mixed"} | dict(env or {}), {"split": split} | ({"action": "joint_position"} if safety else {})
     world = make_world(env_id, asked, own)
+    if getattr(world.unwrapped, "with_depth", False):
+        raise CollectError("env.kwargs.depth=true: datasets hold colour pictures alone; without it")
     spec, robot = policy_spec(world.unwrapped), world.unwrapped.arm.name
     world.close()
     return asked | own, spec, robot
@@ -251,13 +253,15 @@ def read_outcomes(out: Path) -> dict[str, str]:
 
 def run_plan(plan: Plan, args: tuple, workers: int, out: Path) -> None:
     """Try seeds until the plan needs no more; each round makes up for the failures of the one before."""
-    jobs, errors = plan.next_jobs(), 0
+    jobs, errors, failed = plan.next_jobs(), 0, 0
     kept = sum(counts["kept"] for counts in plan.report().values())
     with tqdm(total=sum(plan.wanted.values()), initial=kept, unit="episode", desc="collecting") as bar:
         while jobs:
             for job, result in each(Demonstrator, args, jobs, workers):
                 plan.outcomes[job.name] = result["outcome"]
                 bar.update(result["outcome"] == "success")
+                failed += result["outcome"] == "failure"
+                bar.set_postfix(failed=failed)
                 note(out, job, result)
                 errors += result["outcome"] == "error"
                 if errors >= MOST_ERRORS:

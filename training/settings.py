@@ -157,6 +157,18 @@ def flat(branch: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flat`."""
+    tree: dict[str, Any] = {}
+    for name, value in leaves.items():
+        *branches, last = name.split(".")
+        branch = tree
+        for part in branches:
+            branch = branch.setdefault(part, {})
+        branch[last] = value
+    return tree
+
+
 def _split(verb: str, overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """(choices of groups, settings of keys)."""
     offered, choices, rest = groups(verb), [], []

@@ -34,7 +34,7 @@ from training.data.remix import remix
 from training.data.speech import Utterances, bank_sentences
 from training.data.windows import DemoWindows, Dropout
 from training.play import task_names
-from training.settings import at_least, claim, compose, filled, flat
+from training.settings import at_least, claim, compose, filled, flat, nested
 from training.train import PROTOCOL, Schedule, TrainError, Trainer, peers
 from training.workers import together
 
@@ -70,7 +70,8 @@ def protocol(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """All that makes a run another one, by dotted keys; how long it goes on and how fast does not. `init` is its weights,
     wherever they are."""
     asked = flat({key: cfg[key] for key in ("data", "tokenizer", "seed", "processes", "stage")})
-    made = {"init": checkpoint.fingerprint(cfg["init"])} if cfg["init"] else flat({"model": cfg["model"]})
+    made = {"init": checkpoint.fingerprint(cfg["init"])} if cfg["init"] else {}
+    made |= flat({"model": asked_otherwise(cfg["model"]) if cfg["init"] else cfg["model"]})
     infos = [Path(folder) / INFO for folder in data_of(cfg).split(",")]
     counts = {f"episodes in {file.parent.parent}": read_json(file)["total_episodes"] for file in infos if file.is_file()}
     return {key: value for key, value in (asked | made | counts).items() if key not in NO_MATTER}
@@ -83,8 +84,7 @@ def demos(cfg: Mapping[str, Any]) -> Trainer:
     spec = shared_spec(list(readers), [reader.spec for reader in readers.values()])
     tasks = [episode.task for reader in readers.values() for episode in reader.episodes]
     model, tokenizer, config = start(cfg, spec, tasks)
-    if cfg["init"] is None or model.spec != checkpoint_spec(cfg["init"]):
-        fit_statistics(model, [reader.columns() for reader in readers.values()])
+    fit_statistics(model, [reader.columns() for reader in readers.values()], cfg["init"])
     if model.speech is not None:
         model.speech.requires_grad_(False)  # it learns nothing here; its gradients would be shared all the same
     processor = Processor(model.spec, tokenizer, config["image_size"])
@@ -121,11 +121,20 @@ def shared_spec(folders: list[str], specs: list[Spec]) -> Spec:
         same = spec.action.kind == "native" and spec.action.names == first.names
         return replace(spec, action=replace(spec.action, low=tuple(low), high=tuple(high))) if same else spec
 
-    different = [folder for folder, spec in zip(folders, specs) if bounded(spec, first.low, first.high) != specs[0]]
+    different = [folder for folder, spec in zip(folders, specs)
+                 if placed_as(specs[0], bounded(spec, first.low, first.high)) != specs[0]]
     if different:
         raise TrainError(f"datasets of another robot than {folders[0]}: {', '.join(different)}")
     lows, highs = (zip(*(getattr(spec.action, bound) for spec in specs)) for bound in ("low", "high"))
     return bounded(specs[0], map(min, lows), map(max, highs))
+
+
+def placed_as(known: Spec, spec: Spec) -> Spec:
+    """A robot's Spec with all as in a `known` one that need not be the same in all recordings of one robot: the sizes of its
+    pictures, where its microphones are, and in which space it worked."""
+    cameras = known.cameras if known.cameras.keys() == spec.cameras.keys() else spec.cameras
+    microphones = known.microphones if len(known.microphones) == len(spec.microphones) else spec.microphones
+    return replace(spec, cameras=cameras, microphones=microphones, action=replace(spec.action, workspace=known.action.workspace))
 
 
 def dagger(cfg: Mapping[str, Any]) -> Trainer:
@@ -185,7 +194,9 @@ def windows_of(reader: DemoReader, folder: str | Path, processor: Processor, hor
 def hearing(cfg: Mapping[str, Any]) -> Trainer:
     """The speech recogniser of a model that exists (`init`), on a voice bank in `data`, which is spoken if need be. Raises
     envs.tabletop.voice_bank.BankError where `data` holds another."""
-    refuse_beside_init(cfg)
+    refuse_tokenizer(cfg)
+    if asked_otherwise(cfg["model"]):
+        raise TrainError("model=... and model.KEY=... count for nothing with stage=hearing: the recogniser is that of init")
     if cfg["init"] is None:
         raise TrainError("stage=hearing needs init=CHECKPOINT: the model whose recogniser is to be trained")
     stage = cfg["stage"]
@@ -228,21 +239,42 @@ def start(cfg: Mapping[str, Any], spec: Spec, tasks: list[str]) -> tuple[Embodie
         path = cfg["tokenizer"] or config["backbone"]["lm"].get("path")  # a pretrained LM knows its own tokens alone
         tokenizer = tokenizer_at(path) if path else train_tokenizer(tokenizer_text() + tasks)
         return checkpoint.new_model(config, spec, tokenizer), tokenizer, config
-    refuse_beside_init(cfg)
+    refuse_tokenizer(cfg)
     folder = checkpoint.find(cfg["init"])
-    config, tokenizer = for_cameras(checkpoint.page(folder)["model"], spec), load_tokenizer(folder / "tokenizer")
+    config = for_cameras(changed(checkpoint.page(folder)["model"], cfg), spec)
+    tokenizer = load_tokenizer(folder / "tokenizer")
     model = checkpoint.new_model(config, spec, tokenizer)
     copied, new = checkpoint.fit(model, folder)
     print(f"{cfg['init']}: {len(copied)} tensors taken over, {len(new)} new: {', '.join(new[:6])}")
     return model, tokenizer, config
 
 
-def refuse_beside_init(cfg: Mapping[str, Any]) -> None:
-    """Raise TrainError for what an `init` brings itself, and which would not count."""
+def refuse_tokenizer(cfg: Mapping[str, Any]) -> None:
+    """Raise TrainError for one beside an `init`, which brings its own, as its language model."""
     if cfg["init"] is not None and cfg["tokenizer"]:
         raise TrainError(f"tokenizer {cfg['tokenizer']}: {cfg['init']} brings its own, without which its words mean nothing")
-    if cfg["init"] is not None and cfg["model"] != compose("train", [])["model"]:
-        raise TrainError(f"model=... and model.KEY=... count for nothing beside init={cfg['init']}, which brings its own model")
+
+
+def asked_otherwise(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a model's settings is not as it is by default; a part of another class is wholly so."""
+    default, asked = flat(compose("train", [])["model"]), flat(model)
+    others = other_parts(default, asked)
+    return nested({key: value for key, value in asked.items() if key.startswith(others) or value != default.get(key)})
+
+
+def other_parts(known: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the keys of those parts begin with that are to be of another class than they are."""
+    return tuple(key.removesuffix("_target_") for key in asked if key.endswith("_target_") and asked[key] != known.get(key))
+
+
+def changed(known: Mapping[str, Any], cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The model config of `init` with all that is asked for otherwise than by default; a part of another class keeps nothing.
+    Raises TrainError for another language model, to which init's tokenizer would mean nothing."""
+    own, asked = flat(known), flat(asked_otherwise(cfg["model"]))
+    if lm := [key for key in asked if key.startswith("backbone.lm.")]:
+        raise TrainError(f"model.{lm[0]}: init={cfg['init']} brings its own language model, with its words")
+    gone = other_parts(own, asked)
+    return nested({key: value for key, value in own.items() if not key.startswith(gone)} | asked)
 
 
 def tokenizer_at(path: str) -> PreTrainedTokenizerBase:
@@ -259,16 +291,17 @@ def for_cameras(config: Mapping, spec: Spec) -> dict:
     return dict(config) | {"projectors": {name: known.get(name, first) for name in spec.cameras}}
 
 
-def checkpoint_spec(name: str) -> Spec:
-    return Spec.from_dict(checkpoint.page(checkpoint.find(name))["spec"])
-
-
-def fit_statistics(model: EmbodiedModel, datasets: Sequence[Mapping[str, np.ndarray]]) -> None:
+def fit_statistics(model: EmbodiedModel, datasets: Sequence[Mapping[str, np.ndarray]], init: str | None = None) -> None:
     """State and senses by their percentiles in the datasets' columns; actions likewise unless the spec bounds them in
-    [-1, 1] already."""
+    [-1, 1] already. What `init` knows of the same robot stays."""
     fits = {STATE: model.normalize_state} | {SENSE + name: sense.normalize for name, sense in model.senses.items()}
     if model.spec.action.kind != "ee_delta":
         fits[ACTION] = model.normalize_action
+    if init is not None:
+        page = checkpoint.page(checkpoint.find(init))
+        known, senses = Spec.from_dict(page["spec"]), page["model"].get("senses") or {}
+        if placed_as(known, replace(model.spec, senses=known.senses)) == known:
+            fits = {SENSE + name: sense.normalize for name, sense in model.senses.items() if name not in senses}
     for key, normalizer in fits.items():
         normalizer.fit(*(columns[key] for columns in datasets))
 

@@ -42,6 +42,10 @@ CLEARANCE = 0.0005  # m from the table below which a supervisor steps in; 1 mm i
 class TabletopEnv(gym.Env):
     """One task (or, with task=None, another one each episode) on one split.
 
+    action: "ee_delta" (5,) in [-1, 1], or "joint_position" (8,), see agent.spec.ActionSpec; arm: "panda" or "fr3"; control_hz:
+    steps a second. image_size: pixels a side of what `front` and `wrist` see; depth: their depth images, too, m; lazy_images:
+    no pictures in the observation, `images()` draws them when they are asked for. force: at the wrist (3,), N.
+
     `instruct` says how the instruction comes: "text", "voice" (then obs["task"] stays ""), "both", or "mixed": one of
     the three an episode. reset(options=...) takes "task", "instruct", "perturb": kicks a second of the arm, which replace
     the given action for a few steps; "instruction": other words for what the scene asks, and "utterance": a recording

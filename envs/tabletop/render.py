@@ -30,6 +30,7 @@ class _Graphics:
     """The process's GL context; made on first use, so that importing and lazy episodes need no GL."""
 
     def __init__(self, model: mujoco.MjModel):
+        self.process = os.getpid()
         self.gl = gl_context()(MAX_IMAGE, MAX_IMAGE)
         self.gl.make_current()
         self.context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
@@ -43,6 +44,9 @@ def _shared(model: mujoco.MjModel) -> _Graphics:
     global _graphics
     if _graphics is None:
         _graphics = _Graphics(model)
+    if _graphics.process != os.getpid():
+        raise RuntimeError("pictures were drawn before this process was forked, and OpenGL does not survive that: start it anew, "
+                           'as gym.make_vec(..., vector_kwargs={"context": "spawn"}) does')
     _graphics.gl.make_current()
     return _graphics
 

@@ -102,8 +102,8 @@ def from_bag(bag: str | Path, out: str | Path, arm: str = "panda", hz: float = 1
     """
     if arm not in ARMS:
         raise BagError(f"arm {arm!r}: allowed are {', '.join(ARMS)}")
-    if len(joints.names) != (count := len(ARMS[arm].home)):
-        raise BagError(f"joints={','.join(joints.names)}: the {count} of the {arm} are needed, in their order")
+    if len(joints.names) != (count := len(ARMS[arm].home)) + 1:
+        raise BagError(f"joints={','.join(joints.names)}: the {count} of the {arm} and a gripper are needed")
     if not hz > 0:
         raise BagError(f"hz={hz}: frames a second, above 0, are needed")
     session = listen(bag, cameras or {}, joints)
