@@ -308,7 +308,14 @@ def test_an_unknown_stage_is_named():
     with pytest.raises(TrainError, match="'dance': allowed are demos, dagger, hearing"):
         train({"stage": {"kind": "dance"}})
     with pytest.raises(TrainError, match="3 processes cannot share a batch of 8"):
-        train({"stage": {"kind": "demos", "batch": 8}, "processes": 3})
+        train({"stage": {"kind": "demos", "batch": 8}, "processes": 3, "threads": 2})
+
+
+@pytest.mark.parametrize("threads, gpus, batch, processes", [(2, 0, 8, 2), (3, 0, 8, 1), (2, 1, 8, 1), (2, 4, 16, 4)])
+def test_without_being_asked_each_gpu_or_thread_has_a_process(threads, gpus, batch, processes, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert stages.processes_of({"stage": {"batch": batch}, "processes": None, "threads": threads}) == processes
 
 
 def test_synthesisers_that_are_missing_or_never_trained_on_are_named_at_once(monkeypatch):

@@ -5,10 +5,10 @@
 #
 # SETTINGs are those of imitation, as of `soma train stage=dagger`: stage.schedule.compile=false without a compiler, for instance.
 # HEARING="SETTING ..." are those of the recogniser: HEARING=stage.voices.festival=0 where a synthesiser cannot be had.
-# PROCESSES: 2, or as many as there are GPUs. Run again, it goes on where it was interrupted. It needs pip install -e '.[voices]'
-# and apt-get install festival festvox-kdlpc16k g++ python3-dev; libtcmalloc-minimal4 makes training a tenth faster.
+# Run again, it goes on where it was interrupted. It needs pip install -e '.[voices]' and apt-get install festival
+# festvox-kdlpc16k g++ python3-dev; libtcmalloc-minimal4 makes training a tenth faster.
 set -e
-OUT=${1:-outputs/pocket} SEED=${2:-0} SOMA=${SOMA:-.venv/bin/soma} PROCESSES=${PROCESSES:-2}
+OUT=${1:-outputs/pocket} SEED=${2:-0} SOMA=${SOMA:-.venv/bin/soma}
 [ $# -lt 2 ] && shift $# || shift 2
 if [ ! -e "$OUT/demos" ]; then  # whether all is there, before hours of work; who does without something says so
     mkdir -p "$OUT"
@@ -28,9 +28,9 @@ $SOMA collect tasks=press_buzzer beginning=24 instruct=text seed=700000 perturb=
 $SOMA collect tasks=start_on_beep beginning=60 instruct=text seed=900000 perturb=0.1 episodes=600 out="$OUT/waiting"
 $SOMA collect tasks=push beginning=24 instruct=text seed=800000 perturb=0.1 episodes=300 out="$OUT/pushing"
 
-$SOMA train stage=dagger seed="$SEED" processes="$PROCESSES" stage.schedule.compile=true "stage.shares=[57,17,15,6,5]" \
+$SOMA train stage=dagger seed="$SEED" stage.schedule.compile=true "stage.shares=[57,17,15,6,5]" \
     "stage.tasks=[$ALL,$HARD,press_buzzer,start_on_beep]" out="$OUT/train-$SEED" \
     data="$OUT/demos,$OUT/beginnings,$OUT/ringing,$OUT/waiting,$OUT/pushing" "$@"
-$SOMA train stage=hearing seed="$SEED" processes="$PROCESSES" stage.schedule.workers=1 init="$OUT/train-$SEED/weights" \
+$SOMA train stage=hearing seed="$SEED" stage.schedule.workers=1 init="$OUT/train-$SEED/weights" \
     data="$OUT/voices-$SEED" out="$OUT/hearing-$SEED" $HEARING
 $SOMA export weights="$OUT/hearing-$SEED/weights" out="$OUT/weights-$SEED"

@@ -48,11 +48,8 @@ def train(cfg: Mapping[str, Any]) -> Path:
     kind = cfg["stage"]["kind"]
     if kind not in stages:
         raise TrainError(f"stage kind {kind!r}: allowed are {', '.join(stages)}")
-    processes = cfg["processes"]
-    at_least(1, {"processes": processes, "stage.batch": cfg["stage"]["batch"]})
-    if cfg["stage"]["batch"] % processes:
-        raise TrainError(f"{processes} processes cannot share a batch of {cfg['stage']['batch']} evenly")
-    at_least(1, {"threads": cfg["threads"]})
+    at_least(1, {"stage.batch": cfg["stage"]["batch"], "threads": cfg["threads"]})
+    cfg = dict(cfg) | {"processes": (processes := processes_of(cfg))}
     if processes > (gpus := torch.cuda.device_count() if torch.cuda.is_available() else processes):
         raise TrainError(f"processes={processes}: each needs a GPU of its own, and there is {gpus}; processes={gpus} will do")
     if (made := Path(cfg["out"]) / PROTOCOL).is_file():
@@ -64,6 +61,19 @@ def train(cfg: Mapping[str, Any]) -> Path:
     trainer = stages[kind](cfg)
     trainer.run()
     return trainer.out / "weights"
+
+
+def processes_of(cfg: Mapping[str, Any]) -> int:
+    """As many as are asked for; without, one a GPU, or one a thread where there is none, if these can share a batch. Raises
+    TrainError."""
+    batch, asked = cfg["stage"]["batch"], cfg["processes"]
+    if asked is None:
+        able = torch.cuda.device_count() if torch.cuda.is_available() else cfg["threads"]
+        return able if batch % able == 0 else 1
+    at_least(1, {"processes": asked}, int)
+    if batch % asked:
+        raise TrainError(f"{asked} processes cannot share a batch of {batch} evenly")
+    return asked
 
 
 def protocol(cfg: Mapping[str, Any]) -> dict[str, Any]:

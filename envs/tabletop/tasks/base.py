@@ -1,4 +1,4 @@
-"""What a task is. One file a task; `envs.tabletop.tasks.TASKS` lists them.
+"""What a task is. One file a task; `envs.tabletop.tasks` lists them, and `envs.TASK_NAMES` names them.
 
 A task draws its scene, says what its instruction can sound like, names its reward terms, and says when it is done, when
 it has definitely failed, and what its expert does now. An instance lives for one episode.
