@@ -12,6 +12,7 @@ Legend: J joints, rad and s; the TCP in m, base frame.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -34,6 +35,7 @@ AWAY = 0.1  # s for which a robot is measured away from where it was to stand, b
 HELD = 1.0  # s for which a robot stays behind a command that stands, before it is stopped: longer than somebody bumps into it
 NEAR = 0.1  # of Limits.drift: how close to there is close enough
 LEAP = 2.0  # of the fastest that a joint moves: faster than that, beyond Limits.drift, no joint has moved but its state has leapt
+NUMBER = re.compile(r"[\d.]+")
 SAMPLE = 0.02  # s between the points of a stop that are looked at
 
 
@@ -105,7 +107,8 @@ class Supervisor:
         self.proposal: JointTrajectory | None = None
         self.stopped = ""  # why, while an emergency stop is latched
         self.held = ""  # why the loop that decides wants a stand
-        self.refused = ""  # why the last proposal was, if it was
+        self.refused = ""  # why the last proposal was, if it was, without numbers
+        self.clips = False  # whether the last proposal had to be clipped
         self.alive = self.measured = self.force = None  # times of the last signs of life; the last JointState; N
         self.now, self.events = -np.inf, []
         self.trouble, self.troubled = "", -np.inf  # the last one, "" once it is over; when it was there last
@@ -149,14 +152,16 @@ class Supervisor:
             self.hold(now, why, "refused")
             return False
         if why := self.fault(proposal, now):
-            if why != self.refused:  # while stopped it is the same again and again
+            if (about := NUMBER.sub("", why)) != self.refused:  # while stopped it is the same again and again
                 self._note(now, "refused", why)
-            self.refused = why
+            self.refused = about
             return False
         self.beat(now)
         low, high = self.limits.q_min, self.limits.q_max
-        if ((proposal.positions < low) | (proposal.positions > high)).any():
+        clipped = bool((self.beyond(proposal.positions) > 0).any())
+        if clipped and not self.clips:  # one that follows another is no news
             self._note(now, "clipped", "positions outside the joints' ranges")
+        self.clips = clipped
         self.held = self.refused = ""
         self.proposal = replace(proposal, positions=np.clip(proposal.positions, low, high))
         return True
@@ -195,17 +200,25 @@ class Supervisor:
         self.stopped, self.proposal = reason, None
 
     def release(self, now: float) -> None:
-        """The explicit end of an emergency stop, or of not believing the robot's state, which is stood at then; what was
-        proposed before is forgotten. There is none as long as the robot's state is not finite."""
-        if self.leapt and not np.isfinite(self.measured.position).all():
-            self._note(now, "refused", f"release: joints at {self.measured.position}")
+        """The explicit end of an emergency stop, or else of not believing the robot's state, which is stood at then; what was
+        proposed before is forgotten. There is none as long as the robot cannot be where its state says, or its state is old."""
+        if self.stopped:
+            self._note(now, "released", self.stopped)
+        elif self.leapt and (why := self._unbelievable(now)):
+            self._note(now, "refused", f"release: {why}")
             return
-        if self.stopped or self.leapt:
-            self._note(now, "released", self.stopped or LEAPT)
-        if self.leapt:
+        elif self.leapt:
+            self._note(now, "released", LEAPT)
             self.anchor(self.measured)
         self.stopped = self.trouble = self.refused = ""
         self.proposal, self.silent = None, False
+
+    def _unbelievable(self, now: float) -> str:
+        """Why the robot cannot be taken where its state says that it is; "" where it can."""
+        q, age = self.measured.position, now - self.measured.stamp
+        if not np.isfinite(q).all() or (self.beyond(q) > 0).any():
+            return f"joints at {q}"
+        return f"the robot's state is {age:.3f} s old" if age > self.limits.patience else ""
 
     def anchor(self, state: JointState) -> None:
         """The robot was put elsewhere (a simulation began anew, somebody led it by hand): stand still there. An emergency
@@ -273,11 +286,12 @@ class Supervisor:
             return "the robot's state is not finite"
         if self.leapt:
             return LEAPT
+        if self.presses:
+            return PRESSES
         if self.deviation > limits.deviation:
             return ASTRAY
-        if np.isfinite(limits.force) and (self.force is None or np.isnan(self.force)):
-            return "the contact force is not measured"
-        return PRESSES if self.presses else ""
+        return "the contact force is not measured" if np.isfinite(limits.force) and (
+            self.force is None or np.isnan(self.force)) else ""
 
     def _silent(self, now: float) -> bool:
         """Whether there is, or lately was, something to follow, and no sign of life from who wanted it."""
@@ -337,29 +351,27 @@ class Supervisor:
         """What forbids a state: where its fastest stop would lead; "" for nothing. What is outside already may come back."""
         way = self.planner.to_speed(motion, np.zeros_like(motion.q), self.limits)
         ticks = [at(way, t).q for t in np.arange(0.0, way.duration + self.period, self.period)]
-        if self.beyond(np.array(ticks)) > max(0.0, self.beyond(self.motion.q)) + 1e-9:
+        if (self.beyond(np.array(ticks)) > np.maximum(0.0, self.beyond(self.motion.q)) + 1e-9).any():
             return "a joint would leave its range"
         tight = min(0.0, self.room(self.motion.q)[0]) if self.room is not None else 0.0
-        away = max(0.0, self.outside(self.motion.q))
+        away = np.maximum(0.0, self.outside(self.motion.q))
         for q in ticks[:: -max(1, round(SAMPLE / self.period))]:
-            if self.outside(q) > away + 1e-9:
+            if (self.outside(q) > away + 1e-9).any():
                 return "the tool would leave the workspace"
             gap, what = self.room(q) if self.room is not None else (0.0, "")
             if gap < tight - 1e-6:
                 return f"would touch: {what}"
         return ""
 
-    def beyond(self, q: np.ndarray) -> float:
-        """How far the worst of joint angles (..., J) is outside the ranges, rad; below 0 inside."""
-        return float(np.maximum(self.limits.q_min - q, q - self.limits.q_max).max())
+    def beyond(self, q: np.ndarray) -> np.ndarray:
+        """How far each of joint angles (..., J) is outside its range, rad; below 0 inside."""
+        return np.maximum(self.limits.q_min - q, q - self.limits.q_max)
 
-    def outside(self, q: np.ndarray) -> float:
-        """How far the tool is outside the workspace at joint angles (J,), m; below 0 inside."""
-        if self.limits.workspace is None:
-            return -np.inf
-        low, high = self.limits.workspace
-        tool = fk(self.arm, q)[:3, 3].tolist()
-        return max(max(least - x, x - most) for least, x, most in zip(low, tool, high))
+    def outside(self, q: np.ndarray) -> np.ndarray:
+        """How far the tool is outside the workspace at joint angles (J,), by its axes (3,), m; below 0 inside."""
+        low, high = np.array(self.limits.workspace or ((-np.inf,) * 3, (np.inf,) * 3))
+        tool = fk(self.arm, q)[:3, 3]
+        return np.maximum(low - tool, tool - high)
 
     def _opening(self, now: float) -> float:
         return float(np.clip(self.proposal.at(now + self.period)[1], 0.0, self.arm.max_opening))

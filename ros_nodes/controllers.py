@@ -21,11 +21,12 @@ ANSWER = 1.0  # s within which a server says whether it takes a goal
 SAME_JOINTS = 1e-4  # rad and rad/s; a goal that differs by less is the same
 SAME_GRIP = 2e-3  # of the gripper joint's position, m
 
-Send = Callable[[Any, tuple[float, Any]], None]  # of a command, and of where the stop from there ends: (s, joints)
+# Of a command, and of where the stop from there ends: (s, joints). Gives why the robot may not be doing what is commanded, or "".
+Send = Callable[[Any, tuple[float, Any]], str]
 
 
 def nobody(node, asked) -> Send:
-    return lambda command, stop: None
+    return lambda command, stop: ""
 
 
 def positions(node, asked) -> Send:
@@ -33,10 +34,11 @@ def positions(node, asked) -> Send:
     arm = node.publisher(FLOATS, "arm_controller/commands", "reliable")
     gripper = node.publisher(FLOATS, "gripper_controller/commands", "reliable")
 
-    def send(command, stop) -> None:
+    def send(command, stop) -> str:
         *joints, grip = command.points[0].positions
         for publish, values in ((arm, joints), (gripper, [grip])):
             publish(message(FLOATS)(data=array("d", values)))
+        return ""
 
     return send
 
@@ -46,10 +48,11 @@ def trajectory(node, asked) -> Send:
     arm = node.publisher(convert.TRAJECTORY, "arm_controller/joint_trajectory", "reliable")
     gripper = node.publisher(FLOATS, "gripper_controller/commands", "reliable")
 
-    def send(command, stop) -> None:
+    def send(command, stop) -> str:
         source = command.points[0]
         arm(into_stand(command.joint_names, [(source, convert.seconds(source.time_from_start))], stop))
         gripper(message(FLOATS)(data=source.positions[-1:]))
+        return ""
 
     return send
 
@@ -65,13 +68,14 @@ def action(node, asked) -> Send:
     gripper = Goals(node, GRIP, "gripper_controller/gripper_cmd", SAME_GRIP, asked.tick)
     recent = deque(maxlen=1 + round(GOAL_PERIOD / 2 / asked.tick))
 
-    def send(command, stop) -> None:
+    def send(command, stop) -> str:
         recent.append(command)
         points = [(recent[-1 - k].points[0], GOAL_PERIOD - k * asked.tick) for k in sorted({0, len(recent) - 1}, reverse=True)]
         way = into_stand(command.joint_names, points, stop)
         arm.want(message(f"{FOLLOW}_Goal")(trajectory=way), [x for p in way.points for x in (*p.positions, *p.velocities)])
         grip = command.points[0].positions[-1]
         gripper.want(message(f"{GRIP}_Goal")(message("control_msgs/msg/GripperCommand")(grip, asked.effort)), [grip])
+        return arm.unheeded()
 
     return send
 
@@ -114,6 +118,8 @@ class Goals:
     def want(self, goal, values: Sequence[float]) -> None:
         """The goal as it is now, with the values that make it."""
         now = self.node.now()
+        if now < self.due - GOAL_PERIOD:  # the clock went back
+            self.due = self.late = now
         if now < self.due or (self.pending is not None and now < self.late):
             return
         if self.pending is not None:
@@ -133,6 +139,13 @@ class Goals:
         if accepted:
             self.accepted = values
         self.remark("" if accepted else "the goal was refused")
+
+    def unheeded(self) -> str:
+        """Why it is not known that the server heeds the newest goals, "" where it is: what is commanded would run ahead of the
+        robot, and the first goal that is taken would have it catch up at once."""
+        late = self.pending is not None and self.node.now() > self.due + GOAL_PERIOD
+        trouble = self.trouble or ("no answer yet" if late else "")
+        return trouble and f"{self.name}: {trouble}"
 
     def failed(self, why: str) -> None:
         """It is not known any more which goal the server has."""

@@ -71,6 +71,9 @@ class SafetyNode:
         self.room = room(asked.model, self.names.names[:-1], asked.arm, asked.fixed) if asked.model else None
         self.tick, self.lockstep = asked.tick, asked.lockstep
         self.ticks = round(asked.period / self.tick) if self.lockstep else 1
+        if self.lockstep and (self.ticks < 1 or abs(self.ticks * self.tick - asked.period) > 1e-6):
+            raise ArgumentError(f"parameter tick: a part of the period, {asked.period:g} s, is needed with lockstep, got "
+                                f"{asked.tick:g}")
         log = Path(asked.log).expanduser() if asked.log else None
         before = ended_stopped(log) if log else ""
         self.log = opened(log) if log else None
@@ -84,6 +87,7 @@ class SafetyNode:
         self.last_words = LAST_WORDS
         self.commands = node.publisher(convert.TRAJECTORY, "joint_commands", "reliable")
         self.control = known("parameter controller", asked.controller, CONTROLLERS)(node, asked)
+        self.unheeded = ""  # why the robot may not be doing what is commanded
         self.diagnostics = node.publisher(convert.DIAGNOSTICS, "/diagnostics", "reliable")
         self.state, self.told = node.publisher("std_msgs/msg/String", "safety_state", "latched"), None
         for topic in convert.STATES:
@@ -143,7 +147,9 @@ class SafetyNode:
             return
         try:
             proposal = convert.from_trajectory(asked, self.names)
-            if proposal is not None:
+            if self.unheeded:
+                self.supervisor.hold(now, self.unheeded)
+            elif proposal is not None:
                 self.supervisor.propose(proposal, now)
             elif asked.joint_names:
                 self.supervisor.hold(now, asked.header.frame_id)
@@ -189,7 +195,8 @@ class SafetyNode:
 
     def release_asked(self, request, response):
         self.release()
-        response.success = self.supervisor is not None and not self.ending
+        stopped = self.supervisor.stopped or self.supervisor.leapt if self.supervisor is not None else self.pressed
+        response.success = not (stopped or self.ending)
         response.message = "released" if response.success else self.trouble
         return response
 
@@ -202,6 +209,8 @@ class SafetyNode:
             return
         if self.ending and not self.supervisor.stopped:
             self.supervisor.stop(now, ENDING)
+        if self.unheeded and self.supervisor.proposal is not None:
+            self.supervisor.hold(now, self.unheeded)
         for k in range(self.ticks):
             if self.lockstep:
                 self.supervisor.beat(now + k * self.tick)  # time stands still until the agent has answered
@@ -212,7 +221,7 @@ class SafetyNode:
         if not self.moved:
             self.commands(self.sent)
         self.tell()
-        self.control(self.sent, self.supervisor.stop_end())
+        self.unheeded = self.control(self.sent, self.supervisor.stop_end())
         if self.ending and self.supervisor.stands:
             self.last_words -= 1
         if not self.last_words:

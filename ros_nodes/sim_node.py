@@ -202,8 +202,9 @@ class SimNode:
     def keep_up(self) -> None:
         """Bring the world to the wall clock's time, a period a call, so that what was commanded comes in between."""
         behind = self.node.now() - self.now
-        if behind > LAG and not self.done:
-            self.node.log(f"the world stood still for {behind:.2f} s: this machine is too slow or too busy")
+        if abs(behind) > LAG and not self.done:
+            self.node.log(f"the world stood still for {behind:.2f} s: this machine is too slow or too busy" if behind > 0
+                          else f"the clock went back by {-behind:.2f} s")
             self.start += behind
         if not self.done and self.now + self.env.period <= self.node.now():
             self.tick()

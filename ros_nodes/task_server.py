@@ -66,6 +66,8 @@ class TaskServer:
 
     def goal_asked(self, request, response):
         goal, why = request.goal, self.refusal() or (OVER if self.over else "")
+        if any(known.number == bytes(request.goal_id.uuid) for known in self.goals):
+            why = "a goal of this number is known"
         response.accepted = bool(goal.instruction.strip()) and goal.timeout >= 0 and not why
         if response.accepted:
             self.finish(ABORTED, False, "another goal took its place")
@@ -113,6 +115,9 @@ class TaskServer:
             self.finish(SUCCEEDED if success else ABORTED, success, "success" if success else "failure")
 
     def interrupted(self, why: str) -> None:
+        """A goal that is given up does not go on later."""
+        if self.running is not None:
+            self.hold()
         self.finish(ABORTED, False, why)
 
     def commanded(self, moving: bool) -> None:
@@ -136,6 +141,7 @@ class TaskServer:
         if self.blocked or now - self.commanded_at > SILENT:
             self.unsettled()
         if self.moved_at is not None and now - self.moved_at > self.settled:
+            self.hold()  # whoever has the result is not to see it move again
             self.finish(SUCCEEDED, True, f"stood still for {self.settled:g} s")
         elif goal.timeout and now - goal.began > goal.timeout:
             self.hold()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.arm import PANDA, JointState
+from envs.arm import PANDA, JointState, fk, ik, tool_pose
 from policies.safety import NEAR, Limits, Supervisor
 from tests.supervised import GENTLE, HOME, TICK, assert_within, details, kinds, moving, proposal, run, states
 
@@ -140,6 +140,43 @@ def test_joints_that_cannot_have_moved_so_fast_move_nothing_until_a_release():
     supervisor.observe(JointState(0.62, supervisor.motion.q, 0.08))  # it was wrong for a moment
     supervisor.beat(0.62)
     assert not supervisor.step(0.62).braking
+
+
+def test_the_end_of_a_stop_does_not_say_that_a_state_is_right_which_has_leapt():
+    """A driver that starts anew while the button is pressed, and says zero: that is outside a range, too."""
+    supervisor = Supervisor(PANDA, GENTLE, HOME, TICK)
+    supervisor.stop(0.0, "button")
+    commands = standing_where(supervisor, 0.0, [*np.zeros(10), *np.full(10, -0.4)])
+    supervisor.release(0.2)
+    commands += standing_where(supervisor, 0.2, np.full(10, -0.4))
+    assert not supervisor.stopped and supervisor.leapt and "leapt" in details(commands)
+    assert all((c.motion.q == HOME.position).all() for c in commands)
+    for position, now, why in ((np.zeros(7), 0.31, "joints at"), (HOME.position - 0.4, 0.6, "0.290 s old")):
+        supervisor.observe(JointState(0.31, position, 0.08))
+        supervisor.release(now)
+        command = supervisor.step(now)
+        assert command.events[0].kind == "refused" and why in command.events[0].detail
+        assert supervisor.leapt and (command.motion.q == HOME.position).all()
+
+
+def test_who_is_outside_on_one_side_keeps_to_the_others():
+    """A robot that starts beside its workspace may come back, and goes through no floor on the way."""
+    low = np.array(fk(PANDA, HOME.position)[:3, 3]) - (0.5, 0.5, 0.02)
+    limits = replace(GENTLE, workspace=(tuple(low), (low[0] + 0.3, 9.0, 9.0)))  # 0.2 m outside in x
+    supervisor, down = Supervisor(PANDA, limits, HOME, TICK), tool_pose(*fk(PANDA, HOME.position)[:2, 3], low[2] - 0.15, 0.0)
+    supervisor.propose(proposal(0.0, ik(PANDA, down, HOME.position), hz=1.0), 0.0)
+    commands = run(supervisor, 2.0)
+    assert min(fk(PANDA, c.motion.q)[2, 3] for c in commands) > low[2] - 1e-3 and "workspace" in details(commands)
+
+
+def test_what_is_clipped_or_refused_again_and_again_is_told_once():
+    supervisor = Supervisor(PANDA, GENTLE, HOME, TICK)
+    wide = HOME.position + np.array([9.0, 0, 0, 0, 0, 0, 0])
+    for k in range(20):
+        supervisor.propose(proposal(k * TICK, wide, hz=0.1), k * TICK)
+        supervisor.propose(proposal(k * TICK - 1.5 - 0.01 * (k % 3), HOME.position), k * TICK)
+    told = kinds([supervisor.step(0.2)])
+    assert told.count("clipped") == 1
 
 
 def test_a_stiff_arm_that_presses_too_hard_gives_way():

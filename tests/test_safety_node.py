@@ -9,7 +9,7 @@ from scipy.interpolate import CubicHermiteSpline
 from envs.arm import PANDA, JointState, JointTrajectory, fk, ik, tool_pose
 from ros_nodes import convert
 from ros_nodes.arguments import ArgumentError
-from ros_nodes.controllers import FOLLOW, GOAL_PERIOD, GRIP
+from ros_nodes.controllers import FOLLOW, GOAL_PERIOD, GRIP, Goals
 from ros_nodes.convert import TABLETOP
 from ros_nodes.interfaces import message
 from ros_nodes.safety_node import SafetyNode
@@ -151,7 +151,7 @@ def test_a_stop_before_anything_is_known_of_the_robot_is_told_kept_and_released(
     again = Arm(log=log)  # the first was killed
     assert again.safety.trouble == "stopped: emergency stop" and not again.go(0.3).any()
     second = Arm(log=log)
-    second.node.heard["~/release"](message(EMPTY)())
+    assert second.node.services["~/release"]().success  # and says so
     assert Arm(log=log).go(0.5)[-1] > 0.3
 
 
@@ -171,6 +171,8 @@ def test_the_simulated_robot_keeps_off_its_table_and_in_its_workspace():
     ({"workspace": [0.0, 0.0, 0.5, 1.0, 1.0, 0.1]}, "workspace: least x"),
     ({"controller": "velocity"}, "none, positions, trajectory"),
     ({"controller": "action", "lockstep": True}, "without lockstep"),
+    ({"lockstep": True, "tick": 0.1, "period": 0.04}, "tick: a part of the period, 0.04 s, is needed with lockstep, got 0.1"),
+    ({"lockstep": True, "tick": 0.03, "period": 0.1}, "tick: a part of the period"),
     ({"joints": ["a", "b"]}, "7 and a gripper are needed, got a, b"),
     ({"model": "no/such.xml"}, "model: .*no/such.xml"),
     ({"log": "/dev/null/safety.jsonl"}, "log: "),
@@ -298,15 +300,26 @@ def test_goals_that_are_not_taken_are_named_once_and_tried_again(trouble, why):
     if trouble == "":
         arm.node.servers.clear()
     server.accepts = trouble
-    arm.go(2.5)
+    speeds = arm.go(2.5)
+    assert not speeds[-30:].any()  # nothing runs ahead of a robot that heeds no goal
     name = "arm_controller/follow_joint_trajectory"
-    assert [text for text in arm.node.said if name in text] == [f"{name}: {why}"]
+    assert [text for text in arm.node.said if name in text and "hold" not in text] == [f"{name}: {why}"]
     assert why in [d.status[0].message for d in arm.node.sent["/diagnostics"] if name in d.status[0].name][-1]
     assert len(server.goals) == {False: 25, None: 3, "": 0}[trouble]
     server.accepts = True
     arm.node.servers.update(there)
     arm.go(1.5)
-    assert [text for text in arm.node.said if name in text][1:] == [f"{name}: goals are taken"]
+    assert [text for text in arm.node.said if name in text and "hold" not in text][1:] == [f"{name}: goals are taken"]
+    assert arm.go(0.5)[-1] > 0.1
+
+
+def test_goals_are_sent_on_when_the_clock_goes_back():
+    arm, server, _ = driven_by_actions()
+    goals = Goals(arm.node, FOLLOW, "arm_controller/follow_joint_trajectory", 1e-4, 0.01)
+    for k, now in enumerate((5.0, 5.2, 1.0, 1.05, 1.2)):  # s
+        arm.node.time = now
+        goals.want(message(f"{FOLLOW}_Goal")(), [float(k)])
+    assert [time for time, _ in server.goals] == [5.0, 5.2, 1.0, 1.2]
 
 
 def test_a_gripper_gets_a_goal_where_the_opening_has_changed():

@@ -56,7 +56,8 @@ def test_a_goal_reports_and_ends_when_the_robot_has_moved_and_stands_still():
     client.stand(2.0)
     assert feedback[-1].feedback.state == "moving" and feedback[-1].feedback.elapsed == pytest.approx(7.0, abs=0.3)
     client.stand(1.5)
-    assert client.statuses == [SUCCEEDED]
+    assert client.statuses == [SUCCEEDED] and client.done[-1] == "HOLD"  # it does not move again once that is said
+    assert not client.goal(1) and client.goal(2)  # a number is one goal's
     assert (waiting[0].status, waiting[0].result.success, waiting[0].result.message) == (SUCCEEDED, True, "stood still for 3 s")
     client.node.run(1.0)
     assert len(waiting) == 1 and client.result(1)[0].status == SUCCEEDED  # who asks later is answered, too
