@@ -107,7 +107,9 @@ def test_what_is_missing_is_named(tmp_path, capsys):
     assert "front: nothing new for more than 0.3 s at 0.5" in from_bag(tmp_path / "bag", tmp_path / "out")[0]
     with pytest.raises(BagError, match=r"/no needed; it has /audio \(soma_msgs/msg/Audio\)"):
         from_bag(tmp_path / "bag", tmp_path / "out", cameras={"front": "/no"})
-    with pytest.raises(BagError, match="no joint state of a, b: joint state without a, b; it has joint_1"):
+    with pytest.raises(BagError, match="no joint state of a, b, .*: joint state without a, b; it has joint_1"):
+        from_bag(tmp_path / "bag", tmp_path / "out", joints=convert.Joints(("a", "b", *convert.TABLETOP.names[2:])))
+    with pytest.raises(BagError, match="joints=a,b: the 7 of the panda and a gripper are needed"):
         from_bag(tmp_path / "bag", tmp_path / "out", joints=convert.Joints(("a", "b")))
     with pytest.raises(BagError, match="arm 'ur5': allowed are panda, fr3"):
         from_bag(tmp_path / "bag", tmp_path / "out", arm="ur5")

@@ -296,7 +296,7 @@ def test_a_model_without_ears_has_no_recogniser_to_train(tmp_path):
     config["speech"] = None
     deaf = checkpoint.new_model(config, model.spec, processor.tokenizer)
     checkpoint.save(tmp_path / "deaf", deaf, config, processor.tokenizer)
-    words = ["stage=hearing", f"init={tmp_path / 'deaf'}", f"data={tmp_path / 'voices'}", f"out={tmp_path / 'out'}"]
+    words = ["stage=hearing", f"init={tmp_path / 'deaf'}", f"data={tmp_path / 'voices'}", f"out={tmp_path / 'out'}", "threads=1"]
     with pytest.raises(TrainError, match="no recogniser; it needs `speech` in its YAML"):
         train(settings.compose("train", words))
     with pytest.raises(TrainError, match="at least one voice is needed"):
@@ -319,7 +319,7 @@ def test_without_being_asked_each_gpu_or_thread_has_a_process(threads, gpus, bat
 
 
 def test_synthesisers_that_are_missing_or_never_trained_on_are_named_at_once(monkeypatch):
-    cfg = settings.compose("train", ["stage=hearing", "init=pocket"])
+    cfg = settings.compose("train", ["stage=hearing", "init=pocket", "threads=1"])
     cfg["stage"]["voices"] = {"espeak": 1, "flite": 1}
     with pytest.raises(TrainError, match="voices of flite: allowed are espeak, pico, festival, piper, hibari"):
         train(cfg)

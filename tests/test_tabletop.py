@@ -100,6 +100,7 @@ def test_words_reach_who_runs_environments_beside_each_other():
     assert then[TASK] == after[TASK] == ('reach "it"; (now)',) * 2
 
 
+@pytest.mark.filterwarnings("ignore:.*ERROR")  # gymnasium tells it twice
 def test_pictures_after_a_fork_are_refused():
     """A forked process would share the OpenGL context of the one that has drawn already."""
     env = gym.make("soma/Reach-v0", image_size=32)
