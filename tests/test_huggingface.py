@@ -235,7 +235,8 @@ def test_a_pretrained_lm_and_eye_are_trained_on_demonstrations_by_their_yaml(tmp
     model, *_ = checkpoint.load(train(compose("train", words)))
     assert any("lora" in name for name, _ in model.named_parameters())
     with pytest.raises(PretrainedError, match="path None"):
-        train(compose("train", [word for word in words if "lm.path" not in word] + [f"tokenizer={tmp_path / 'lm'}"]))
+        train(compose("train", [word for word in words if "lm.path" not in word and not word.startswith("out=")] + [
+            f"tokenizer={tmp_path / 'lm'}", f"out={tmp_path / 'without'}"]))
 
 
 def test_tunes_train_what_they_say(tmp_path):
