@@ -29,7 +29,7 @@ test: $(VENV)/tested
 
 worlds: setup $(OLDER)/mujoco-$(MUJOCO)
 	$(OLDER)/bin/python -m pytest -q tests/test_arm.py tests/test_tabletop.py tests/test_scenes.py \
-		tests/test_labels.py tests/test_sound.py tests/test_heard.py tests/test_collision.py
+		tests/test_labels.py tests/test_sound.py tests/test_heard.py
 
 $(OLDER)/mujoco-$(MUJOCO): | $(BIN)/python
 	@$(PYTHON) -m venv $(OLDER)
