@@ -80,8 +80,9 @@ def protocol(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """All that makes a run another one, by dotted keys; how long it goes on and how fast does not. `init` is its weights,
     wherever they are."""
     asked = flat({key: cfg[key] for key in ("data", "tokenizer", "seed", "processes", "stage")})
-    made = {"init": checkpoint.fingerprint(cfg["init"])} if cfg["init"] else {}
-    made |= flat({"model": asked_otherwise(cfg["model"]) if cfg["init"] else cfg["model"]})
+    own = asked_otherwise(cfg["model"]) if cfg["init"] else flat(cfg["model"])
+    made = {f"model.{key}": value for key, value in own.items()}
+    made |= {"init": checkpoint.fingerprint(cfg["init"])} if cfg["init"] else {}
     infos = [Path(folder) / INFO for folder in data_of(cfg).split(",")]
     counts = {f"episodes in {file.parent.parent}": read_json(file)["total_episodes"] for file in infos if file.is_file()}
     return {key: value for key, value in (asked | made | counts).items() if key not in NO_MATTER}
@@ -266,10 +267,10 @@ def refuse_tokenizer(cfg: Mapping[str, Any]) -> None:
 
 
 def asked_otherwise(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a model's settings is not as it is by default; a part of another class is wholly so."""
+    """What of a model's settings is not as it is by default, by dotted keys; a part of another class is wholly so."""
     default, asked = flat(compose("train", [])["model"]), flat(model)
     others = other_parts(default, asked)
-    return nested({key: value for key, value in asked.items() if key.startswith(others) or value != default.get(key)})
+    return {key: value for key, value in asked.items() if key.startswith(others) or value != default.get(key)}
 
 
 def other_parts(known: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, ...]:
@@ -280,7 +281,7 @@ def other_parts(known: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str
 def changed(known: Mapping[str, Any], cfg: Mapping[str, Any]) -> dict[str, Any]:
     """The model config of `init` with all that is asked for otherwise than by default; a part of another class keeps nothing.
     Raises TrainError for another language model, to which init's tokenizer would mean nothing."""
-    own, asked = flat(known), flat(asked_otherwise(cfg["model"]))
+    own, asked = flat(known), asked_otherwise(cfg["model"])
     if lm := [key for key in asked if key.startswith("backbone.lm.")]:
         raise TrainError(f"model.{lm[0]}: init={cfg['init']} brings its own language model, with its words")
     gone = other_parts(own, asked)
