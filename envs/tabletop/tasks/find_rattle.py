@@ -113,16 +113,20 @@ class FindRattle(Task):
     def judge(self, world, box) -> np.ndarray:
         """What to do with the box in hand."""
         z, top = world.target[2], self.shaking[1] + 0.01
-        place = np.array((self.tried_x, self.free_y(world, box)))
+        place = self.free_place(world, box)
         if self.rattled(world) and self.shaken(world):
             return motions.lift(world, self.height + 0.06, motions.CLOSED)
-        if not self.rattled(world) and np.abs(world.target[:2] - place).max() < 0.02:
+        if not self.rattled(world) and above(world, place):
             return self.set_down(world, box, place)
         if z > top + 0.02 or z < self.shaking[0]:
             return motions.lift(world, top, motions.CLOSED)
         if self.shaken(world):
             return motions.toward(world, (*place, top), 0.0, motions.CLOSED)
         return self.shake(world)
+
+    def silent(self, world, box) -> bool:
+        """Whether the box in hand has been judged not to rattle."""
+        return not self.rattled(world) and (self.shaken(world) or above(world, self.free_place(world, box)))
 
     def shake(self, world) -> np.ndarray:
         """Swing from side to side while rising: the height says which way, so that nothing need be remembered."""
@@ -135,11 +139,11 @@ class FindRattle(Task):
             return motions.release(world, box)
         return motions.toward(world, (*place, box.height / 2 + hang), None, motions.CLOSED)
 
-    def free_y(self, world, box) -> float:
-        """The leftmost place for tried boxes that is empty."""
+    def free_place(self, world, box) -> np.ndarray:
+        """The leftmost place (2,) for tried boxes that is empty."""
         taken = [world.position(b.name)[1] for b in self.boxes if b is not box and self.tried(world, b)]
         free = [y for y in self.tried_y if all(abs(y - t) > 0.10 for t in taken)]
-        return free[0] if free else self.tried_y[-1]
+        return np.array((self.tried_x, free[0] if free else self.tried_y[-1]))
 
     # ---- the judge
 
@@ -159,5 +163,13 @@ class FindRattle(Task):
         }
 
     def focus(self, world):
+        """The box that is next or in hand; of one that is silent, where it is set down: the fingers do not say what was heard."""
         box = self.in_hand(world)
+        if box is not None and self.silent(world, box):
+            return np.array((*self.free_place(world, box), box.height / 2))
         return world.position((box or self.next_box(world)).name)
+
+
+def above(world, place: np.ndarray) -> bool:
+    """Whether the tool is to be over a place (2,)."""
+    return bool(np.abs(world.target[:2] - place).max() < 0.02)
