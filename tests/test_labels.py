@@ -39,6 +39,25 @@ def test_storing_looks_at_the_object_then_at_the_tray_then_at_the_tab():
     assert info["success"] and looked == ["object", "tray", "tab"]
 
 
+def test_a_silent_box_is_to_go_where_it_is_then_set_down_and_a_rattling_one_stays_the_goal():
+    env = TabletopEnv("find_rattle", lazy_images=True)
+    env.reset(seed=0)
+    task, world, goals, over = env.task, env.world, {}, False
+    task.full = min(task.boxes, key=lambda box: world.position(box.name)[1])  # the last one tried
+    while not over:
+        _, _, *ended, info = env.step(env.expert_action())
+        box, over = task.in_hand(world), any(ended)
+        if box is not None and task.shaken(world):
+            goals.setdefault(box.name, []).append(info["annotation"]["focus"])
+    assert info["success"] and len(goals) == 3
+    for box in task.boxes:
+        there = world.position(box.name)
+        if box is task.full:
+            np.testing.assert_allclose(goals[box.name][-1], there, atol=0.01)
+        else:
+            assert np.linalg.norm(np.array(goals[box.name]) - there, axis=1).max() < 0.03
+
+
 def test_the_source_label_says_when_and_where_the_tasks_sound_is_made():
     env = TabletopEnv("press_buzzer", lazy_images=True)
     _, info = env.reset(seed=3, options={"instruct": "text"})
