@@ -33,7 +33,9 @@ LEAPT = "the robot's state has leapt: a release takes the robot as it is"
 STANDS = 1e-9  # rad/s, rad/s^2
 AWAY = 0.1  # s for which a robot is measured away from where it was to stand, before the command goes there
 HELD = 1.0  # s for which a robot stays behind a command that stands, before it is stopped: longer than somebody bumps into it
-NEAR = 0.1  # of Limits.drift: how close to there is close enough
+NEAR = 0.1  # of Limits.drift: how close to there is close enough, for an arm that does not sag
+SAG = 2.0  # times as far from its command as an arm stood by itself, as its servo and its load let it, is close enough, too
+STILL = 0.05  # rad/s of a joint that is measured at a stand
 LEAP = 2.0  # of the fastest that a joint moves: faster than that, beyond Limits.drift, no joint has moved but its state has leapt
 NUMBER = re.compile(r"[\d.]+")
 SAMPLE = 0.02  # s between the points of a stop that are looked at
@@ -115,6 +117,7 @@ class Supervisor:
         self.silent = self.leapt = self.yields = False  # who decides is; the robot's state has; a stand goes where the robot is
         self.believed: JointState | None = None  # the last state before it leapt
         self.away_since = self.behind_since = None  # s
+        self.still, self.sag = False, 0.0  # whether the joints are measured at a stand; rad off the command at which they stood
 
     # ---- what comes in
 
@@ -125,6 +128,8 @@ class Supervisor:
     def observe(self, measured: JointState, force: float | None = None) -> None:
         """What the robot says of itself; its stamp is when it was measured. A state that no joint can have come to since the one
         before is not believed, nor are those after it, until one is where the command is or there is a `release`."""
+        if self.measured is not None and (passed := measured.stamp - self.measured.stamp) > 0:
+            self.still = bool((np.abs(measured.position - self.measured.position) <= STILL * passed).all())
         self.measured, self.force = measured, force
         self.leapt = not self.deviation <= self.limits.drift if self.leapt else self._leaps(measured)  # NaN ends nothing
         if not self.leapt and np.isfinite(measured.position).all():
@@ -250,8 +255,7 @@ class Supervisor:
         self._remark(now, trouble)
         self._give_way(now)
         if following is None:
-            way = self.planner.to_stand(self.motion, self.measured.position, self.limits) if self.yields else self.stopping()
-            self.motion = at(way, self.period)
+            self.motion = self.giving_way() if self.yields else at(self.stopping(), self.period)
         else:
             self.motion, self.opening = following, self._opening(now)
         events, self.events = tuple(self.events), []
@@ -306,13 +310,22 @@ class Supervisor:
     def _give_way(self, now: float) -> None:
         """See whether a command to stand goes where the robot is: somebody, or another controller, has moved it there, or it
         presses too hard on something. A state of long ago does not say so, nor does one that is wrong for a moment."""
-        away = self._known(now) and self.proposal is None and (self.stands or self.yields) and (
-            self.presses or self.deviation > self.limits.drift * (NEAR if self.yields else 1.0))
+        known, stands = self._known(now), self.stands
+        away = known and self.proposal is None and (stands or self.yields) and (self.presses or self.deviation > self.near)
         self.away_since = (now if self.away_since is None else self.away_since) if away else None
         yields = away and (self.presses or now - self.away_since >= AWAY)
         if yields and not (self.yields or self.presses):
             self._note(now, "moved", "the robot was moved while it stood")
+        if known and stands and self.still and not away:
+            self.sag = self.deviation
         self.yields = yields
+
+    @property
+    def near(self) -> float:
+        """How far from where the robot is a command to stand may be, rad. One that goes there comes no closer than the arm sags:
+        it would be led on and on by the weight that the arm carries."""
+        drift = self.limits.drift
+        return min(drift, NEAR * drift + SAG * self.sag) if self.yields else drift
 
     def _known(self, now: float) -> bool:
         """Whether it is known where the robot is."""
@@ -332,6 +345,11 @@ class Supervisor:
     def stopping(self) -> Trajectory:
         """The fastest stop."""
         return self.planner.to_speed(self.motion, np.zeros_like(self.motion.q), self.limits)
+
+    def giving_way(self) -> Motion:
+        """The next state on the way to where the robot is. Out of what is allowed it is not followed, unless it presses."""
+        motion = at(self.planner.to_stand(self.motion, self.measured.position, self.limits), self.period)
+        return motion if self.presses or not self.unstoppable(motion) else at(self.stopping(), self.period)
 
     def stop_end(self) -> tuple[float, np.ndarray]:
         """Where the fastest stop from the present command ends: s from now, joints (J,)."""

@@ -113,6 +113,35 @@ def standing_where(supervisor: Supervisor, start: float, away) -> list:
     return commands
 
 
+@pytest.mark.parametrize("sag", [0.0, 0.02, 0.05])
+def test_an_arm_that_sags_is_not_led_on_by_its_own_weight(sag):
+    """It stands a little below its command, as under a load; somebody pushes it once and lets go."""
+    supervisor, commands = Supervisor(PANDA, GENTLE, HOME, TICK), []
+    supervisor.stop(0.0, "button")
+    for now in TICK * np.arange(600):
+        push = np.interp(now, (1.0, 1.3, 1.7, 2.0), (0.0, 0.15, 0.15, 0.0))
+        q = supervisor.motion.q + np.array([0.0, sag + push, 0, 0, 0, 0, 0])
+        supervisor.observe(JointState(now, q, 0.08))
+        commands.append(supervisor.step(now))
+    assert_within(commands, GENTLE)
+    moved = commands[-1].motion.q[1] - HOME.position[1]
+    assert 0.05 < moved < 1.0 and (commands[-1].motion.q == commands[300].motion.q).all() and supervisor.stands
+    assert kinds(commands) == ["stop", "moved"]
+
+
+def test_a_robot_that_stands_is_not_led_out_of_its_workspace():
+    """However long something draws at it there."""
+    low = np.array(fk(PANDA, HOME.position)[:3, 3]) - (9.0, 9.0, 0.05)
+    supervisor, commands = Supervisor(PANDA, replace(GENTLE, workspace=(tuple(low), (9.0, 9.0, 9.0))), HOME, TICK), []
+    supervisor.stop(0.0, "button")
+    for now in TICK * np.arange(500):
+        pulled = HOME.position + np.array([0.0, min(0.5 * now, 1.0), 0, 0, 0, 0, 0])
+        supervisor.observe(JointState(now, pulled, 0.08))
+        commands.append(supervisor.step(now))
+    lowest = min(fk(PANDA, c.motion.q)[2, 3] for c in commands)
+    assert low[2] - 1e-3 < lowest < low[2] + 0.04 and supervisor.stands
+
+
 def test_joints_that_cannot_have_moved_so_fast_move_nothing_until_a_release():
     """A driver that starts anew and says zero, an encoder that fails; a robot that stands, stopped or not, and one that moves."""
     supervisor = Supervisor(PANDA, GENTLE, HOME, TICK)
