@@ -85,12 +85,21 @@ class MMLLMPolicy:
             if any(utterance.start < end and begin < utterance.end for begin, end in self.own_voice):
                 continue
             words, sure = self.transcribe(utterance.waveform)
-            if words and sure >= CONFIDENCE and not self.processor.is_too_long(words):
+            if words and sure >= CONFIDENCE and not self.refuses(words):
                 self.spoken = words
 
     @torch.inference_mode()
     def remember(self, wave: torch.Tensor, states: torch.Tensor, before: Recalled | None) -> Recalled:
         return self.model.hear(wave.to(self.device), states.to(self.device), before)
+
+    @property
+    def listens(self) -> bool:
+        """Whether it would understand a spoken instruction."""
+        return self.model.speech is not None
+
+    def refuses(self, text: str) -> str:
+        """Why an instruction cannot be read; "" where it can."""
+        return f"more than {MAX_TEXT} tokens, of which the end would not be read" if self.processor.is_too_long(text) else ""
 
     def spoke(self, start: float, end: float) -> None:
         """The agent itself speaks from start to end (s): what is heard then is no instruction."""
@@ -108,8 +117,8 @@ class MMLLMPolicy:
 
     def batch(self, obs: Mapping[str, Any]):
         told = obs[TASK] or self.spoken
-        if self.processor.is_too_long(told):
-            raise SpecError(f"{TASK} {told!r}: more than {MAX_TEXT} tokens, of which the end would not be read")
+        if why := self.refuses(told):
+            raise SpecError(f"{TASK} {told!r}: {why}")
         sample = {TASK: told, STATE: obs[STATE][None], "known": np.array([bool(told)])}
         keys = [IMAGES + name for name in self.model.spec.cameras] + [SENSE + name for name in self.model.senses]
         sample |= {key: obs[key][None] for key in keys}

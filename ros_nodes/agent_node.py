@@ -15,29 +15,29 @@ from policies.mmllm import MMLLMPolicy
 from ros_nodes import convert
 from ros_nodes.arguments import ArgumentError, Parameter, device_of, known, run
 from ros_nodes.bodies import BODIES, Arm, Base
-from ros_nodes.interfaces import message
 from ros_nodes.lifecycle import ACTIVE, Lifecycle
-from ros_nodes.task_server import TaskServer
+from ros_nodes.orders import Orders
 from ros_nodes.trouble import LASTING, POLICY, Trouble
 
-STRING, BOOL, EMPTY = (f"std_msgs/msg/{name}" for name in ("String", "Bool", "Empty"))
-TWICE = 0.5  # s within which the same instruction is one
 ECHO = 0.3  # s for which a room and a loudspeaker's buffers go on with what was said
-SHOWN = 80  # characters of an instruction that is refused
 QUICKEST = 0.008  # s between two joint states that are answered
 NEVER = -1e9  # s
-STOPPED, ENDED = "stopped", "stopped: the supervisor ends"  # what the supervisor says; another one may take its place
+RESTING = 0.02  # s from one look at whether the body should stand to the next
+LOST = 0.5  # s without a new state of the body after which it is brought to a stand
+ENDING, LAST = "the agent ends", 3.0  # why a robot is to stand at the end; s that it is given for it
+LAST_WORDS = 10  # times that it is told to stand then, so that one comes
 
 
 class AgentNode:
     """Decides each `period` s of what its sensors' stamps say, on the newest observation that all of them agree on. Each
     state of its body (ros_nodes/bodies.py) that brings nothing to decide is answered, too: a sign of life of this loop.
     While a sensor is late, missing or frozen, or the policy fails, which diagnostics name, a stand is asked for. A stamp that
-    goes back begins everything anew. What the supervisor has stopped takes no instruction before it is released.
+    goes back begins everything anew. What it is to do, and whether it may, is in ros_nodes/orders.py; with nothing to do, and
+    where its state does not come any more, the body stands.
 
     A managed node: `configure` loads the weights and subscribes, `activate` begins to decide, `deactivate` falls silent,
-    so that the supervisor brings the robot to a stand and holds it, `cleanup` frees the weights. The action execute_task
-    takes an instruction as a goal (ros_nodes/task_server.py).
+    so that the supervisor brings the robot to a stand and holds it, `cleanup` frees the weights; `shutdown` and SIGINT end the
+    goal and bring the body to a stand first. The action execute_task takes an instruction as a goal (ros_nodes/task_server.py).
     """
 
     PARAMETERS = {
@@ -67,15 +67,16 @@ class AgentNode:
         self.load = lambda: policy or MMLLMPolicy.load(asked.weights, device)
         self.policy: MMLLMPolicy | None = None  # while it is configured
         self.period, self.seed, self.bounds = asked.period, asked.seed, (asked.tolerance, asked.oldest)
-        self.lockstep, self.base, self.talk, self.settled = asked.lockstep, asked.base, asked.talk, asked.settled
+        self.lockstep, self.base = asked.lockstep, asked.base
         self.topics = lambda names: convert.camera_topics(names, asked.cameras, asked.compressed)
-        self.text, self.spoken, self.held, self.task = "", "", False, None
         self.felt_at = self.newest = NEVER  # when the last joint state with a new stamp had been answered; that stamp, s
-        self.told = ("", -TWICE)  # the last instruction, and when (s)
-        self.trouble = Trouble(node, self.say, lambda: self.life.state)
+        self.ending, self.deadline, self.last_words = "", None, LAST_WORDS  # why the node ends; when at the latest, s
+        self.orders = Orders(node, asked.talk, asked.settled, self.begin, self.idle, lambda text: self.policy.refuses(text))
+        self.trouble = Trouble(node, self.orders.say, lambda: self.life.state)
         node.timer(1.0, self.report)
+        node.timer(RESTING, self.come_to_rest)
         self.life = Lifecycle(node, {"configure": self.configure, "activate": self.begin, "cleanup": self.free,
-                                     **{label: self.ending(label) for label in ("deactivate", "shutdown")}})
+                                     **{label: self.asked_to(label) for label in ("deactivate", "shutdown")}}, self.wind_down)
         if asked.autostart:
             self.life.change("configure")
             self.life.change("activate")
@@ -86,31 +87,42 @@ class AgentNode:
         spec = policy.model.spec
         if spec.senses:
             raise ArgumentError(f"the weights feel {', '.join(spec.senses)}, for which there is no topic")
-        if self.task is not None and spec != self.spec:
+        if self.connected and spec != self.spec:
             raise ArgumentError("these weights sense or move something else than those before: start the node anew")
         policy.warm_up()
-        if self.task is None:
+        if not self.connected:
             self.subscribe(spec)
         self.policy = policy
         self.begin()
 
+    @property
+    def connected(self) -> bool:
+        return self.orders.task is not None
+
     def free(self) -> None:
         """Let go of the weights, and of what was asked for."""
         self.policy = None
-        self.hold()
+        self.orders.hold()
         self.trouble.be("")
         torch.cuda.empty_cache()
 
-    def ending(self, label: str) -> Callable[[], None]:
-        return lambda: self.task and self.task.interrupted(f"{label} was asked for")
+    def idle(self) -> str:
+        """Why it takes no orders; "" where it does."""
+        return self.ending or ("" if self.life.state == ACTIVE else "the agent is not active")
+
+    def asked_to(self, label: str) -> Callable[[], None]:
+        return lambda: self.give_up(f"{label} was asked for")
+
+    def give_up(self, why: str) -> None:
+        """End the goal, if there is one."""
+        if self.connected:
+            self.orders.task.interrupted(why)
 
     def subscribe(self, spec) -> None:
         node, topics = self.node, self.topics(spec.cameras)
         sensor = "reliable" if self.lockstep else "sensor"  # which takes what is sent either way
-        self.body.connect(node, spec, self.configured(self.felt), self.configured(self.commanded), sensor)
+        self.body.connect(node, spec, self.configured(self.felt), self.commanded, sensor)
         self.spec = spec
-        self.heard = node.publisher(STRING, "agent/heard", "latched")
-        self.saying = node.publisher(STRING, "say", "reliable")
         self.goal = node.publisher(convert.POINT_STAMPED, "agent/goal", "reliable")
         for name, topic in topics.items():
             kind = convert.COMPRESSED if topic.endswith(convert.COMPRESSED_END) else convert.IMAGE
@@ -118,17 +130,7 @@ class AgentNode:
         if spec.microphones:
             node.subscribe(convert.AUDIO, "audio", self.configured(self.audio), "stream")
             node.subscribe(convert.AUDIO, "speech", self.configured(self.own_voice), "reliable")
-        for qos in ("latched", "reliable"):  # who sends once and for all, and who does not
-            node.subscribe(STRING, "instruction", self.configured(self.instruct), qos)
-        for qos in ("sensor", "reliable", "latched"):  # however the button sends
-            node.subscribe(BOOL, "emergency_stop", self.emergency, qos)
-        if self.body.supervised:
-            node.subscribe(STRING, "safety_state", self.supervised, "latched")
-        else:
-            node.subscribe(EMPTY, "~/release", lambda _: self.supervised(message(STRING)()), "reliable")
-        node.subscribe(STRING, "episode", self.judged, "latched")
-        self.task = TaskServer(node, self.go_for, self.hold, self.settled,
-                               lambda: self.stopped if self.life.state == ACTIVE else "the agent is not active")
+        self.orders.connect(self.body.supervised)
 
     def configured(self, callback: Callable) -> Callable:
         """Without weights there is nobody to take a message."""
@@ -136,10 +138,12 @@ class AgentNode:
 
     def begin(self) -> None:
         """Forget what was sensed, heard and commanded, not the instruction, written or spoken."""
+        if self.policy is None:
+            return
         self.policy.reset(self.spec, self.seed)
-        self.policy.spoken = self.spoken
+        self.policy.spoken = self.orders.spoken
         self.senses = Senses(self.spec, *self.bounds)
-        self.senses.instruct(self.text)
+        self.senses.instruct(self.orders.text)
         self.body.forget()
         self.decided = self.answered = NEVER
         self.unheard = None  # since when sound is late, s
@@ -172,70 +176,11 @@ class AgentNode:
         start = convert.seconds(audio.header.stamp)
         self.policy.spoke(start, start + ECHO + len(audio.data) / max(1, audio.channels * audio.sample_rate))
 
-    def instruct(self, said) -> None:
-        """What is latched comes twice."""
-        now = time.monotonic()
-        (text, since), self.told = self.told, (said.data, now)
-        if said.data == text and now - since <= TWICE:
-            return
-        if self.stopped:
-            self.node.remark("refused", f"instruction refused: {said.data[:SHOWN]!r}: {self.stopped}")
-            self.say(f"I cannot: {self.stopped}")
-        else:
-            self.task.interrupted("another instruction came")
-            self.go_for(said.data)
-
-    @property
-    def stopped(self) -> str:
-        """Why the supervisor takes no motion before it is released; "" where it would."""
-        blocked = self.task.blocked
-        return blocked if blocked.startswith(STOPPED) and blocked != ENDED else ""
-
-    def go_for(self, text: str) -> None:
-        """Begin anew with an instruction; with none, listen for a spoken one."""
-        self.text, self.spoken, self.held = text, "", False
-        self.begin()
-        self.node.log(f"told: {text or '(listening)'}")
-        self.understood(text)
-
-    def hold(self) -> None:
-        """Fall silent until there is something new to do: the supervisor brings the robot to a stand."""
-        self.text, self.spoken, self.held, self.pending = "", "", True, None
-
-    def emergency(self, pressed) -> None:
-        """What was asked for is over: after the release the robot waits for a new instruction. Where no supervisor stands behind
-        it, it latches here."""
-        if not pressed.data:
-            return
-        if not self.body.supervised:
-            self.supervised(message(STRING)(f"{STOPPED}: emergency stop"))
-        self.hold()
-        self.task.interrupted("emergency stop")
-
-    def supervised(self, said) -> None:
-        """What the supervisor does not let happen is not done by standing still. What was said before a release does not count
-        after it."""
-        before, self.task.blocked = self.stopped, said.data
-        if said.data.startswith(STOPPED):
-            self.hold()
-            self.task.interrupted(said.data)
-        elif before and self.policy is not None:
-            self.told = ("", -TWICE)
-            self.begin()
-
-    def judged(self, episode) -> None:
-        """What a simulated robot says about its episode."""
-        try:
-            success = convert.from_episode(episode)
-        except convert.ConvertError as error:
-            self.node.remark("episode", f"passed over: {error}")
-            return
-        self.task.judged(success)
-
     def commanded(self, moving: bool) -> None:
         """The robot was told where to be, or how fast."""
-        self.task.commanded(moving)
-        self.attend()
+        self.orders.task.commanded(moving)
+        if self.policy is not None:
+            self.attend()
 
     def felt(self, state) -> None:
         """The body's own state."""
@@ -271,7 +216,6 @@ class AgentNode:
         self.senses.place = self.body.place(measured)
         if not self.deciding:
             self.pending = None
-            self.body.rest(measured)
             self.listen(measured)
         elif not self.lockstep or (self.senses.complete(measured.stamp) and self.knows_command(measured.stamp)):
             self.pending = None
@@ -279,11 +223,11 @@ class AgentNode:
 
     @property
     def deciding(self) -> bool:
-        return self.life.state == ACTIVE and not self.held
+        return self.policy is not None and not self.idle() and not self.orders.waits(self.policy.listens)
 
     def listen(self, measured) -> None:
-        """Held, and free to move, it waits for a spoken instruction."""
-        if self.life.state != ACTIVE or not self.spec.microphones or self.stopped:
+        """With nothing to do, and free to move, it waits for a spoken instruction."""
+        if self.idle() or not self.spec.microphones or self.orders.stopped:
             return
         try:
             samples = self.senses.take_sound(measured.stamp)
@@ -293,8 +237,7 @@ class AgentNode:
         if len(samples):
             self.policy.hear(samples, measured.stamp, self.body.state(measured))
         if words := self.policy.spoken:
-            self.heard(message(STRING)(words))
-            self.go_for(words)
+            self.orders.take(words)
 
     def knows_command(self, stamp: float) -> bool:
         """Whether the command whose time is `stamp` has come; none has for the first state of all."""
@@ -328,9 +271,9 @@ class AgentNode:
             return
         self.trouble.be(why)
         self.decided = NEVER  # as soon as it can be
-        self.task.unsettled()  # standing like this is not having done it
+        self.orders.task.unsettled()  # standing like this is not having done it
         if not self.lockstep:
-            self.answered, self.answer = stamp, self.body.stand(measured, why)
+            self.answered, self.answer = stamp, self.body.stand(stamp, why)
             self.body.send(self.answer)
 
     def decide(self, now: float, measured):
@@ -350,26 +293,37 @@ class AgentNode:
         if AUDIO in obs:
             self.policy.hear(obs[AUDIO], obs[TIME], obs[STATE])
             obs[AUDIO] = obs[AUDIO][:0]
-        if self.policy.spoken == self.spoken:
+        if not self.orders.hear(self.policy.spoken):
             return False
-        self.spoken = self.policy.spoken
-        self.heard(message(STRING)(self.spoken))
-        self.node.log(f"heard: {self.spoken}")
-        self.understood(self.spoken)
-        if self.spoken not in ("", self.text):  # what was written before counts no more
-            if self.text:
-                self.task.interrupted("another instruction was spoken")
-            self.text = obs[TASK] = ""
-            self.senses.instruct("")
+        obs[TASK] = self.orders.text
+        self.senses.instruct(self.orders.text)
         return True
 
-    def understood(self, words: str) -> None:
-        if words:
-            self.say(f"all right: {words}")
+    # ---- standing, and the end
 
-    def say(self, text: str) -> None:
-        if self.talk:
-            self.saying(message(STRING)(text))
+    def come_to_rest(self) -> None:
+        """With nothing to do, or where its state does not come, the body stands; at the end, too, which is told first."""
+        if not self.connected or (self.deciding and self.node.now() - self.felt_at < LOST):
+            return
+        if self.ending and self.deadline is None:
+            self.deadline = time.monotonic() + LAST
+            self.give_up(self.ending)
+        stands = self.body.rest(self.node.now(), self.ending)
+        if self.ending and (stands or time.monotonic() > self.deadline):
+            self.body.halt(self.node.now())
+            self.last_words -= 1
+        if not self.last_words:
+            self.node.stop()
+
+    def wind_down(self) -> None:
+        """Bring the body to a stand, then end; in lock-step, where time may stand still, at once. A signal's handler."""
+        self.ending = ENDING
+        if self.lockstep:
+            self.give_up(ENDING)
+        if self.lockstep or not self.connected:
+            self.node.stop()
+
+    # ---- what is told of itself
 
     def look(self) -> None:
         """Name what does not come, also while nothing is decided."""

@@ -102,13 +102,19 @@ class Arm:
     def go_on(self, measured: JointState) -> Any:
         return convert.header(message(convert.TRAJECTORY)(), measured.stamp)
 
-    def stand(self, measured: JointState, why: str) -> Any:
-        out = convert.header(message(convert.TRAJECTORY)(), measured.stamp, why)
+    def stand(self, stamp: float, why: str) -> Any:
+        out = convert.header(message(convert.TRAJECTORY)(), stamp, why)
         out.joint_names = list(self.joints.names)
         return out
 
-    def rest(self, measured: JointState) -> None:
-        """Silence: the supervisor brings the robot to a stand."""
+    def rest(self, now: float, why: str) -> bool:
+        """Silence: the supervisor brings the robot to a stand; where there is a reason, it is told. True."""
+        if why:
+            self.send(self.stand(now, why))
+        return True
+
+    def halt(self, now: float) -> None:
+        """`rest` has said it."""
 
 
 class Velocity(NamedTuple):
@@ -138,7 +144,7 @@ class Base:
         if len(asked.velocities) != 3:
             raise ArgumentError(f"parameter velocities: 3 names are needed, got {asked.velocities}")
         self.names, self.ramp, self.stamped = list(asked.velocities), asked.ramp, asked.stamped
-        self.most, self.frame = np.array([asked.speed, asked.speed, asked.turn]), asked.base
+        self.most, self.frame = (asked.speed, asked.turn), asked.base
         self.sent, self.gone, self.gone_at = Velocity(-np.inf, np.zeros(3)), np.zeros(3), -np.inf
 
     def connect(self, node, spec: Spec, felt: Callable, told: Callable[[bool], None], sensor: str) -> None:
@@ -185,23 +191,35 @@ class Base:
         asked = dict(zip(self.spec.action.names, self.player.action(measured.stamp)))
         return self.command(measured.stamp, np.array([asked.get(name, 0.0) for name in self.names]))
 
-    def stand(self, measured: Velocity, why: str) -> Any:
+    def stand(self, stamp: float, why: str) -> Any:
         self.player.chunk = None
-        return self.command(measured.stamp, np.zeros(3))
+        return self.command(stamp, np.zeros(3))
 
-    def rest(self, measured: Velocity) -> None:
-        """Come to a stand, then fall silent."""
+    def rest(self, now: float, why: str) -> bool:
+        """Come to a stand, then fall silent; whether it is told to stand by now."""
         if self.sent.values.any():
-            self.send(self.stand(measured, ""))
+            self.send(self.stand(now, why))
+        return not self.sent.values.any()
+
+    def halt(self, now: float) -> None:
+        """Stand, however fast it was: the last word."""
+        self.sent = Velocity(now, np.zeros(3))
+        self.send(self.stand(now, ""))
 
     def command(self, stamp: float, asked: np.ndarray) -> Any:
         most = self.ramp * min(max(stamp - self.sent.stamp, 0.0), LONGEST)
-        change = np.clip(np.clip(asked, -self.most, self.most) - self.sent.values, -most, most)
+        change = within(within(asked, *self.most) - self.sent.values, most, most)
         self.sent = Velocity(stamp, self.sent.values + change)
         self.told(bool(np.abs(self.sent.values).max() > CREEP))
         out = convert.header(message(TWIST_STAMPED)(), stamp, self.frame)
         out.twist.linear.x, out.twist.linear.y, out.twist.angular.z = map(float, self.sent.values)
         return out if self.stamped else out.twist
+
+
+def within(velocity: np.ndarray, speed: float, turn: float) -> np.ndarray:
+    """A base's velocity (3,) at no more than a speed over the ground, in the same direction, and a speed of turning."""
+    over = np.hypot(*velocity[:2]) / speed if speed else np.inf
+    return np.array([*(velocity[:2] / max(1.0, over)), np.clip(velocity[2], -turn, turn)])
 
 
 BODIES = {"arm": Arm, "base": Base}

@@ -35,10 +35,10 @@ TRANSITIONS = (
 
 class Lifecycle:
     """steps: label -> what is done on the way; a step that raises ValueError or OSError, as for weights that are not
-    there, is named in the log, and the state stays. `state` is one of STATES."""
+    there, is named in the log, and the state stays. end(): ends the node, once it is finalized. `state` is one of STATES."""
 
-    def __init__(self, node, steps: dict[str, Callable[[], None]]):
-        self.node, self.steps, self.state = node, steps, UNCONFIGURED
+    def __init__(self, node, steps: dict[str, Callable[[], None]], end: Callable[[], None]):
+        self.node, self.steps, self.end, self.state = node, steps, end, UNCONFIGURED
         self.events = node.publisher("lifecycle_msgs/msg/TransitionEvent", "~/transition_event", "reliable")
         node.service("lifecycle_msgs/srv/ChangeState", "~/change_state", self.change_asked)
         node.service("lifecycle_msgs/srv/GetState", "~/get_state", self.state_asked)
@@ -64,7 +64,7 @@ class Lifecycle:
         self.state = found.goal
         self.events(self.event(found))
         if self.state == FINALIZED:
-            self.node.stop()
+            self.end()
         return True
 
     # ---- services

@@ -192,6 +192,7 @@ class SafetyNode:
         self.pressed = ""
         if self.supervisor is not None and not self.ending:
             self.supervisor.release(self.node.now())
+        self.tell()
 
     def release_asked(self, request, response):
         self.release()

@@ -38,13 +38,13 @@ class Goal:
 
 
 class TaskServer:
-    """begin(instruction) makes the agent go for it, hold() makes it stand still; refusal() is why goals are refused, "" if they
-    are not; between two simulated episodes they are. Somebody tells `judged` of a verdict and `commanded` of each command of the
-    robot: what has moved, and then stood for `settled` s, is taken for done, unless it is `blocked` (why the robot cannot do
+    """begin(instruction) makes the agent go for it, hold() makes it stand still; refusal(instruction) is why it is refused, ""
+    if it is not; between two simulated episodes all are. Somebody tells `judged` of a verdict and `commanded` of each command of
+    the robot: what has moved, and then stood for `settled` s, is taken for done, unless it is `blocked` (why the robot cannot do
     what it wants; "" if it can). A goal that is cancelled ends when the robot stands."""
 
     def __init__(self, node, begin: Callable[[str], None], hold: Callable[[], None], settled: float,
-                 refusal: Callable[[], str]):
+                 refusal: Callable[[str], str]):
         self.node, self.begin, self.hold, self.settled, self.refusal = node, begin, hold, settled, refusal
         self.goals: deque[Goal] = deque(maxlen=REMEMBERED)
         self.moved_at: float | None = None
@@ -65,7 +65,7 @@ class TaskServer:
     # ---- what is asked
 
     def goal_asked(self, request, response):
-        goal, why = request.goal, self.refusal() or (OVER if self.over else "")
+        goal, why = request.goal, self.refusal(request.goal.instruction) or (OVER if self.over else "")
         if any(known.number == bytes(request.goal_id.uuid) for known in self.goals):
             why = "a goal of this number is known"
         response.accepted = bool(goal.instruction.strip()) and goal.timeout >= 0 and not why

@@ -68,9 +68,14 @@ class HandNode:
         self.running = False
 
     def run(self, seconds, step=0.03):
-        """Let time pass."""
+        """Let time pass, as long as the node runs."""
         for _ in range(round(seconds / step)):
-            self.time += step
-            for timer in [t for t in self.timers if t[0] <= self.time + 1e-9]:
-                timer[2]()
-                timer[0] = float("inf") if timer[1] is None else timer[0] + timer[1]
+            if self.running:
+                self.time += step
+                self.tick()
+
+    def tick(self):
+        """Call the timers that are due."""
+        for timer in [t for t in self.timers if t[0] <= self.time + 1e-9]:
+            timer[2]()
+            timer[0] = float("inf") if timer[1] is None else max(timer[0] + timer[1], self.time)

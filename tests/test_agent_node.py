@@ -10,7 +10,8 @@ from agent.spec import Chunk
 from envs.arm import PANDA, JointState, JointTrajectory
 from policies.mmllm import MMLLMPolicy
 from ros_nodes import convert
-from ros_nodes.agent_node import AgentNode
+from ros_nodes.agent_node import ENDING as ENDS
+from ros_nodes.agent_node import LAST_WORDS, AgentNode
 from ros_nodes.arguments import ArgumentError
 from ros_nodes.convert import TABLETOP
 from ros_nodes.interfaces import message
@@ -43,6 +44,7 @@ class Robot:
         for _ in range(steps):
             self.step += 1
             self.node.time = now = 100.0 + 0.02 * self.step
+            self.node.tick()
             for name in ("front", "wrist"):
                 if name != without:
                     picture = self.rng.integers(0, 255, (*self.size, 3), dtype=np.uint8)
@@ -129,7 +131,7 @@ def test_a_robot_that_waits_can_be_told_by_voice_once_it_is_free(policy, monkeyp
     monkeypatch.setattr(policy, "hear", hear)
     assert robot.sense(10) == [] and not pieces
     tell(message(STRING)(""))
-    assert "plan" in robot.sense(10) and robot.agent.text == "press the red button"
+    assert "plan" in robot.sense(10) and robot.agent.orders.text == "press the red button"
     assert robot.node.sent["agent/heard"][-1].data == "press the red button" and pieces[0] > 0
 
 
@@ -144,7 +146,7 @@ def test_what_is_said_last_counts_however_it_is_said(policy, monkeypatch):
     heard.append("pick up the red cube")  # the same words, aloud, are no other instruction
     assert robot.sense(20) and robot.agent.senses.text == "pick up the red cube"
     heard.append("press the red button")  # one sign of life more: between recognising and deciding
-    assert "plan" in (said := robot.sense(30)) and len(said) == 31 and robot.agent.senses.text == robot.agent.text == ""
+    assert "plan" in (said := robot.sense(30)) and len(said) == 31 and robot.agent.senses.text == robot.agent.orders.text == ""
     assert policy.spoken == "press the red button" == robot.node.sent["agent/heard"][-1].data
     heard.clear()
     robot.node.heard["instruction"](message(STRING)("pick up the green ball"))
@@ -190,9 +192,9 @@ def test_a_supervisor_that_stops_the_robot_ends_the_goal_and_one_that_brakes_doe
     robot.node.services["execute_task/_action/send_goal"](goal=goal)
     tell = robot.node.heard["safety_state"]
     tell(message(STRING)("its own joint 4 is in the way"))
-    assert robot.agent.task.running is not None and robot.agent.task.blocked and "plan" in robot.sense(5)
+    assert robot.agent.orders.task.running is not None and robot.agent.orders.task.blocked and "plan" in robot.sense(5)
     tell(message(STRING)("stopped: 45 N of contact"))
-    assert robot.agent.task.running is None and robot.agent.task.goals[-1].why == "stopped: 45 N of contact"
+    assert robot.agent.orders.task.running is None and robot.agent.orders.task.goals[-1].why == "stopped: 45 N of contact"
     assert robot.sense(10) == []
     tell(message(STRING)(""))
     robot.node.heard["instruction"](message(STRING)("pick up the green ball"))
@@ -347,7 +349,7 @@ def test_spoken_words_outlast_a_pause_and_a_clock_that_goes_back(policy, monkeyp
     monkeypatch.setattr(policy, "hear", lambda samples, now, state: setattr(policy, "spoken", heard[-1]) if heard else None)
     robot.sense(20)
     heard.clear()
-    assert policy.spoken == "press the red button" and robot.agent.text == ""
+    assert policy.spoken == "press the red button" and robot.agent.orders.text == ""
     for label in ("deactivate", "activate"):
         assert robot.agent.life.change(label)
     assert "plan" in robot.sense(20) and policy.spoken == "press the red button"
@@ -363,7 +365,7 @@ def test_cleanup_frees_the_weights_and_configure_loads_them_again(policy, monkey
     assert "plan" in robot.sense(10) and robot.agent.policy is not None
     goal = message("soma_msgs/action/ExecuteTask_Goal")("reach the red cube", 0.0)
     robot.node.services["execute_task/_action/send_goal"](goal=goal)
-    assert robot.agent.life.change("deactivate") and robot.agent.task.goals[-1].why == "deactivate was asked for"
+    assert robot.agent.life.change("deactivate") and robot.agent.orders.task.goals[-1].why == "deactivate was asked for"
     assert robot.agent.life.change("cleanup") and robot.agent.policy is None
     assert robot.sense(10) == []
     robot.node.heard["instruction"](message(STRING)("pick up the red cube"))
@@ -384,8 +386,67 @@ def test_a_goal_ends_with_the_node(policy):
     goal = message("soma_msgs/action/ExecuteTask_Goal")("reach the red cube", 0.0)
     robot.node.services["execute_task/_action/send_goal"](goal=goal)
     waiting = robot.node.services["execute_task/_action/get_result"](goal_id=message("unique_identifier_msgs/msg/UUID")())
-    assert not waiting and robot.agent.life.change("shutdown") and not robot.node.running
+    assert not waiting and robot.agent.life.change("shutdown")
     assert waiting[0].result.message == "shutdown was asked for"
+    assert not robot.node.services["execute_task/_action/send_goal"](goal=goal).accepted
+    robot.node.run(1.0, 0.02)
+    assert not robot.node.running and [t.header.frame_id for t in robot.node.sent["agent/trajectory"]] == LAST_WORDS * [ENDS]
+
+
+def test_at_a_signal_the_goal_ends_and_the_supervisor_is_asked_for_a_stand(policy):
+    robot = Robot(policy)
+    goal = message("soma_msgs/action/ExecuteTask_Goal")("reach the red cube", 0.0)
+    robot.node.services["execute_task/_action/send_goal"](goal=goal)
+    assert "plan" in robot.sense(10)
+    robot.agent.wind_down()
+    said = robot.sense(30)
+    assert set(said) == {f"stand: {ENDS}"} and not robot.node.running
+    assert robot.agent.orders.task.goals[-1].why == ENDS
+
+
+def test_in_lock_step_a_signal_ends_it_at_once(policy):
+    robot = Robot(policy, lockstep=True)
+    robot.agent.wind_down()
+    assert not robot.node.running
+
+
+def test_words_that_are_spoken_during_a_goal_end_it_and_are_done(policy, monkeypatch):
+    robot = Robot(policy)
+    goal = message("soma_msgs/action/ExecuteTask_Goal")("reach the red cube", 0.0)
+    robot.node.services["execute_task/_action/send_goal"](goal=goal)
+    assert "plan" in robot.sense(10)
+    with monkeypatch.context() as patched:
+        patched.setattr(policy, "hear", lambda *_: setattr(policy, "spoken", "press the red button"))
+        robot.sense(16)  # heard once
+    assert robot.agent.orders.task.goals[-1].why == "another instruction was spoken"
+    assert robot.agent.orders.spoken == "press the red button" and not robot.agent.orders.text
+    assert "plan" in robot.sense(30)
+
+
+def test_who_is_told_nothing_and_cannot_be_told_by_voice_does_nothing(policy, monkeypatch):
+    monkeypatch.setattr(MMLLMPolicy, "listens", False)
+    robot = Robot(policy)
+    robot.node.heard["instruction"](message(STRING)(" "))
+    assert robot.sense(30) == []
+    robot.node.heard["instruction"](message(STRING)("pick up the red cube"))
+    assert "plan" in robot.sense(30)
+
+
+def test_what_it_cannot_read_is_refused(policy):
+    robot = Robot(policy, talk=True)
+    goal = message("soma_msgs/action/ExecuteTask_Goal")("red cube " * 200, 0.0)
+    assert not robot.node.services["execute_task/_action/send_goal"](goal=goal).accepted
+    robot.node.heard["instruction"](message(STRING)("red cube " * 200))
+    assert "would not be read" in robot.node.sent["say"][-1].data and robot.agent.orders.text == "pick up the red cube"
+
+
+def test_an_instruction_while_it_is_not_active_is_refused(policy):
+    robot = Robot(policy)
+    robot.agent.life.change("deactivate")
+    robot.node.heard["instruction"](message(STRING)("press the red button"))
+    assert "not active" in robot.node.said[-1] and robot.agent.life.change("activate")
+    robot.agent.life.change("activate")
+    assert robot.agent.orders.text == "pick up the red cube" and "plan" in robot.sense(10)
 
 
 def test_cameras_come_from_the_topics_that_they_are_mapped_to(policy):

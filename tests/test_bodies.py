@@ -12,7 +12,7 @@ from policies.mmllm import MMLLMPolicy
 from ros_nodes import convert
 from ros_nodes.agent_node import AgentNode
 from ros_nodes.arguments import ArgumentError
-from ros_nodes.bodies import ODOMETRY
+from ros_nodes.bodies import ODOMETRY, within
 from ros_nodes.interfaces import message
 from ros_nodes.lifecycle import ACTIVE
 from tests.by_hand import HandNode
@@ -49,7 +49,7 @@ class Drive:
         sent = self.node.sent["cmd_vel"]
         first = len(sent)
         for _ in range(round(seconds / 0.02)):
-            self.node.time += 0.02
+            self.node.run(0.02, 0.02)
             if not blind:
                 picture = self.picture() if self.still is None else self.still
                 self.node.heard["camera/front/image_raw"](convert.to_image(picture, self.node.time, "front"))
@@ -88,6 +88,31 @@ def test_a_chunk_that_runs_out_a_blind_camera_and_a_stop_bring_it_to_a_stand(pol
     slow = Drive(policy, period=2.0)
     speeds = slow.go(2.1)[:, 0]
     assert speeds[38] == pytest.approx(0.5) and speeds[70] == 0.0  # the chunk was of 0.8 s
+
+
+@pytest.mark.parametrize("gone", ["emergency", "cleanup", "odometry", "signal"])
+def test_a_base_comes_to_a_stand_whether_or_not_its_state_comes(policy, monkeypatch, gone):
+    monkeypatch.setattr(policy, "act", always([0.0, 1.0]))
+    drive = Drive(policy)
+    assert drive.go(2.0)[-1, 0] == pytest.approx(0.5)
+    if gone == "emergency":
+        drive.node.heard["emergency_stop"](message(BOOL)(True))
+    elif gone == "cleanup":
+        assert drive.agent.life.change("deactivate") and drive.agent.life.change("cleanup")
+    elif gone == "signal":
+        drive.agent.wind_down()
+    first = len(drive.node.sent["cmd_vel"])
+    drive.node.run(1.5, 0.02)
+    speeds = np.array([twist.linear.x for twist in drive.node.sent["cmd_vel"][first:]])
+    first = 0.1 if gone == "odometry" else 0.02  # s since the last command, at most
+    assert speeds[-1] == 0.0 and speeds[0] >= 0.5 - first - 1e-9 and np.diff(speeds).min() >= -0.02 - 1e-9
+    assert drive.node.running == (gone != "signal")
+
+
+def test_a_base_is_no_faster_aslant(policy):
+    aslant = within(np.array([1.0, -1.0, 2.0]), 0.5, 1.0)
+    assert np.hypot(*aslant[:2]) == pytest.approx(0.5) and aslant[0] == -aslant[1] and aslant[2] == 1.0
+    np.testing.assert_array_equal(within(np.array([0.1, 0.2, -0.3]), 0.5, 1.0), [0.1, 0.2, -0.3])
 
 
 def test_an_emergency_stop_of_a_base_latches_until_it_is_released(policy, monkeypatch):

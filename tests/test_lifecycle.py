@@ -15,7 +15,8 @@ def asked(node, number=0, label=""):
 
 def test_transitions_are_done_in_order_and_told():
     done, node = [], HandNode()
-    life = Lifecycle(node, {label: lambda label=label: done.append(label) for label in ("configure", "activate", "deactivate")})
+    steps = {label: lambda label=label: done.append(label) for label in ("configure", "activate", "deactivate")}
+    life = Lifecycle(node, steps, node.stop)
     assert life.state == UNCONFIGURED and not asked(node, label="activate")
     assert "no 'activate' from unconfigured: open are configure, shutdown" in node.said[-1]
     assert asked(node, label="configure") and life.state == INACTIVE
@@ -38,7 +39,7 @@ def test_a_step_that_fails_leaves_the_state_and_says_why():
         raise FileNotFoundError("no weights in there")
 
     node = HandNode()
-    life = Lifecycle(node, {"configure": configure})
+    life = Lifecycle(node, {"configure": configure}, node.stop)
     assert not asked(node, number=1) and life.state == UNCONFIGURED
     assert node.said == ["configure failed, still unconfigured: no weights in there"] and not node.sent["~/transition_event"]
 

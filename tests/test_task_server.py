@@ -20,7 +20,7 @@ class Client:
         self.node, self.done = HandNode(), []
         self.refusal = ""
         self.server = TaskServer(self.node, lambda text: self.done.append(text), lambda: self.done.append("HOLD"), 3.0,
-                                 lambda: self.refusal)
+                                 lambda _: self.refusal)
 
     def goal(self, number, instruction="go", timeout=0.0):
         goal = message("soma_msgs/action/ExecuteTask_Goal")(instruction, timeout)
