@@ -20,6 +20,7 @@ from agent.pretrained import load
 
 TUNES = ("full", "frozen", "lora")
 MASKS = ("prefix", "causal")
+VARYING = {"dynamic", "longrope"}  # rotary positions whose angles depend on how many there are
 
 
 class Thought(NamedTuple):
@@ -104,12 +105,13 @@ class Backbone(nn.Module):
         kind, seen = self._causal_lm.config.model_type, torch.ones(1, 1, 1, dtype=torch.bool)
         token, places = torch.linspace(-1, 1, self.width).expand(1, 1, -1), [torch.full((1, 1), place) for place in (0, 9)]
         try:
-            here, there = (self(token, seen, place) for place in places)
-            turned = [rotate(keys, rotation) for keys, rotation in zip(here.keys, self.rotations(places[1]))]
+            thoughts = [self(token, seen, place) for place in places]
+            here, there = ([rotate(keys, rotation) for keys, rotation in zip(thought.keys, self.rotations(place))]
+                           for thought, place in zip(thoughts, reversed(places)))  # each turned on by the other's place
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"{kind} cannot be the backbone: its layers have no keys and values as agent.backbone knows them "
                              f"({type(error).__name__}: {error})") from error
-        if self.rotates and any((x - y).abs().max() > 1e-3 * y.abs().max() for x, y in zip(turned, there.keys)):
+        if self.rotates and any((x - y).abs().max() > 1e-3 * y.abs().max() for x, y in zip(here, there)):
             raise ValueError(f"{kind} cannot be the backbone: it turns its keys to their positions in another way than by halves")
 
     @property
@@ -123,8 +125,12 @@ class Backbone(nn.Module):
 
     @property
     def table(self) -> Tensor:
-        """Token embeddings (vocabulary, width)."""
+        """Token embeddings (vocabulary, width), as they are stored; some LMs scale them, see `embed`."""
         return self._causal_lm.get_input_embeddings().weight
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Tokens (...) int64 -> what the LM makes of them at its input (..., width)."""
+        return self._causal_lm.get_input_embeddings()(ids)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self._causal_lm.get_output_embeddings()(hidden)
@@ -150,8 +156,13 @@ class Backbone(nn.Module):
 
     @property
     def longest(self) -> float:
-        """Positions that it has learned; infinite where they are turned, not learned."""
-        return float("inf") if self.rotates else getattr(self.core.config, "max_position_embeddings", float("inf"))
+        """Positions that it has learned; infinite where they are turned, not learned, by angles that are always the same."""
+        config = self.core.config
+        rope = getattr(config, "rope_parameters", None) or {}
+        kinds = {rope.get("rope_type"), *(kind.get("rope_type") for kind in rope.values() if isinstance(kind, dict))}
+        if self.rotates and not kinds & VARYING:
+            return float("inf")
+        return rope.get("original_max_position_embeddings") or getattr(config, "max_position_embeddings", float("inf"))
 
     def forward(self, embeddings: Tensor, visible: Tensor, positions: Tensor, past: Thought | None = None) -> Thought:
         """embeddings (B, T, width), positions (B, T), visible (B, T, P + T) bool: row sees column, where P tokens were
@@ -160,9 +171,9 @@ class Backbone(nn.Module):
             visible = visible & torch.ones_like(visible[0]).tril(visible.shape[2] - visible.shape[1])
         bias = torch.zeros_like(visible, dtype=embeddings.dtype)
         bias = bias.masked_fill(~visible, torch.finfo(embeddings.dtype).min)[:, None]
-        known = {} if past is None else {self._cache_name: DynamicCache(list(zip(past.keys, past.values)))}
-        out = self.core(inputs_embeds=embeddings, attention_mask=bias, position_ids=positions,
-                                         use_cache=True, **known)
+        cache = DynamicCache() if past is None else DynamicCache(list(zip(past.keys, past.values)))  # which forgets nothing
+        out = self.core(inputs_embeds=embeddings, attention_mask=bias, position_ids=positions, use_cache=True,
+                        **{self._cache_name: cache})
         layers = out[self._cache_name].layers
         return Thought(out.last_hidden_state, [layer.keys for layer in layers], [layer.values for layer in layers])
 

@@ -31,7 +31,7 @@ from agent.grounding import LayoutHead, ObjectHead, SkillHead, SourceHead
 from agent.language import BLANK
 from agent.layout import Layout, remembered
 from agent.normalizer import Normalizer
-from agent.processor import MENTIONS, Batch
+from agent.processor import MAX_TEXT, MENTIONS, Batch
 from agent.spec import Spec
 
 TOOL = ("tool_x", "tool_y", "tool_z")  # names in Spec.state, m, base frame
@@ -129,6 +129,25 @@ class EmbodiedModel(nn.Module):
         self.layout_head = LayoutHead(width, MENTIONS)
         self.source_head = SourceHead(width) if self.audio else None
 
+        if self.at_once >= self.backbone.longest:
+            raise ValueError(f"a decision takes {self.at_once} positions of the backbone, which has {self.backbone.longest:g}: "
+                             "fewer tokens a picture are needed, by other projectors")
+
+    @property
+    def at_once(self) -> int:
+        """Positions that a decision takes at most behind those of the sound: body, text, <act> and the chunk."""
+        body = sum(projector.count for projector in self.projectors.values()) + bool(self.proprio) + len(self.senses)
+        return body + MAX_TEXT + 1 + self.horizon
+
+    def train(self, mode: bool = True) -> "EmbodiedModel":
+        """What is frozen stays as it is in use: nothing of it is dropped."""
+        super().train(mode)
+        for part in self.modules():
+            trained = [p.requires_grad for p in part.parameters()]
+            if trained and not any(trained):
+                part.eval()
+        return self
+
     def compile_busiest(self) -> None:
         """By torch.compile, in place, what takes most of a training step's time, each layer as a variant of its own. Pictures
         keep their size; text and sound are of any length."""
@@ -140,19 +159,19 @@ class EmbodiedModel(nn.Module):
 
     # -- stages 1 and 2: encode and project ---------------------------------------------------------------------
 
-    def listen(self, wave: Tensor, states: Tensor | None = None) -> Tensor:
-        """Waveform (B, CONTEXT + N TOKEN, C) -> memory tokens (B, N, D). states (B, N, S): at the end of each token."""
+    def listen(self, wave: Tensor, states: Tensor | None = None, unknown: Tensor | None = None) -> Tensor:
+        """Waveform (B, CONTEXT + N TOKEN, C) -> memory tokens (B, N, D). states (B, N, S): at the end of each token, except where
+        unknown (B, N) bool."""
         tokens = self.audio_in(self.audio(wave)) + self.kinds["audio"]
         if self.stamp_in is None or states is None:
             return tokens
-        return tokens + self.stamp_in(self.normalize_state(states))
+        stamps = self.stamp_in(self.normalize_state(states))
+        return tokens + (stamps if unknown is None else stamps * ~unknown[..., None])
 
     def memories(self, batch: Batch) -> Tensor:
         """Memory tokens (S, N, D) of a batch's streams of sound."""
-        states = batch.audio_states
-        if states is not None and "state" in batch.absent:
-            states = states * ~batch.absent["state"][batch.audio_of][..., None]
-        return self.listen(batch.audio, states)
+        absent = batch.absent.get("state")
+        return self.listen(batch.audio, batch.audio_states, None if absent is None else absent[batch.audio_of])
 
     def see(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Camera -> feature grids (B K, P, P, width) of its pictures (B, K, S, S, 3); all cameras' at once."""
@@ -182,7 +201,7 @@ class EmbodiedModel(nn.Module):
 
     def think(self, batch: Batch, recalled: Recalled | None = None) -> Mind:
         """recalled: the sound of B = K = 1, heard before; without, that of the batch."""
-        text, text_seen = nn.functional.embedding(batch.text, self.backbone.table), batch.text > 0
+        text, text_seen = self.backbone.embed(batch.text), batch.text > 0
         own, present, grids = self.look(batch)
         body, body_seen = torch.cat(own, 2), torch.cat(present, 2)
         shape = body.shape[:2]
@@ -218,7 +237,7 @@ class EmbodiedModel(nn.Module):
         """The sound of B = K = 1 that comes behind what was heard before, see `listen`: a decision on it is the one on all of
         it at once. A backbone without positions for it begins anew."""
         memory = self.listen(wave, states)
-        if before is not None and int(before.heard) + memory.shape[1] > self.backbone.longest / 2:
+        if before is not None and int(before.heard) + memory.shape[1] + self.at_once > self.backbone.longest:
             before = None
         count, past = (0, None) if before is None else (int(before.heard), before.thought)
         thought = self.ponder(memory, torch.zeros_like(memory[..., 0], dtype=torch.int64), past, count).last(self.memory)
@@ -253,7 +272,7 @@ class EmbodiedModel(nn.Module):
         seen = [text_seen[:, None] & batch.known[..., None]]
         if batch.queries is not None:
             for ids in batch.queries.unbind(2):
-                tokens.append(nn.functional.embedding(ids, self.backbone.table))
+                tokens.append(self.backbone.embed(ids))
                 seen.append(ids > 0)
         act = self.kinds["act"].expand(*batch.known.shape, 1, -1)
         there = torch.ones_like(batch.known)[..., None]

@@ -136,9 +136,11 @@ def _hold(command: JointState) -> JointTrajectory:
 
 
 def _settled(playing, now: float):
-    """What still matters of a trajectory from `now` on: a fade that is over is its new trajectory."""
-    over = isinstance(playing, Fade) and now >= playing.since + playing.seconds
-    return playing.new if over else playing
+    """What still matters of a trajectory from `now` on: a fade that is over is its new trajectory, also within another one."""
+    if not isinstance(playing, Fade):
+        return playing
+    over = now >= playing.since + playing.seconds
+    return playing.new if over else replace(playing, old=_settled(playing.old, now))
 
 
 class NativePlayer:

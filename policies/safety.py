@@ -101,8 +101,9 @@ class Supervisor:
                  room: Callable[[np.ndarray], tuple[float, str]] | None = None):
         q = np.asarray(start.position, float)
         outside = ~((q >= limits.q_min) & (q <= limits.q_max))
-        if outside.any():
-            raise ValueError(f"joints {np.flatnonzero(outside) + 1} start outside their limits: {q[outside]}")
+        if outside.any() or not np.isfinite(start.opening):
+            raise ValueError(f"joints {np.flatnonzero(outside) + 1} start outside their limits: {q[outside]}; "
+                             f"opening {start.opening}")
         self.arm, self.limits, self.period, self.room = arm, limits, period, room
         self.motion, self.opening = Motion(q, np.zeros_like(q), np.zeros_like(q)), float(start.opening)
         self.planner = Planner(len(q), period)
@@ -229,8 +230,8 @@ class Supervisor:
         """The robot was put elsewhere (a simulation began anew, somebody led it by hand): stand still there. An emergency
         stop stays. Raises ValueError for what is not finite."""
         q = np.array(state.position, float)
-        if not np.isfinite(q).all():
-            raise ValueError(f"joints at {q}: finite values are needed")
+        if q.shape != self.motion.q.shape or not np.isfinite([*q, state.opening]).all():
+            raise ValueError(f"joints at {q}, opening {state.opening}: {len(self.motion.q)} finite values and one are needed")
         self.motion, self.opening, self.proposal = Motion(q, np.zeros_like(q), np.zeros_like(q)), float(state.opening), None
         self.leapt, self.believed = False, None
         self.observe(state, self.force)
@@ -282,7 +283,7 @@ class Supervisor:
         limits = self.limits
         if self.measured is None:
             return ""
-        if now - self.measured.stamp > limits.patience:
+        if not now - self.measured.stamp <= limits.patience:
             return "the robot's state is late"
         if self.measured.stamp > now + FUTURE:
             return "the robot's state is stamped in the future"

@@ -44,7 +44,8 @@ class TeleopPolicy:
             raise TeleopError("policy=teleop needs pygame: pip install 'soma-agent[teleop]'") from None
         self.pygame, self.speed = pygame, speed
         pygame.init()
-        if not pygame.display.get_init():
+        shown = "SDL_VIDEODRIVER" in os.environ or pygame.display.get_driver() not in ("offscreen", "dummy")
+        if not (pygame.display.get_init() and shown):
             raise TeleopError("policy=teleop needs a display to open its window on")
         self.window, self.clock = None, pygame.time.Clock()
         self.font = pygame.font.Font(None, 22)

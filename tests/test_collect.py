@@ -98,7 +98,7 @@ def test_two_collections_do_not_add_to_one_dataset_at_once(tmp_path):
     """Joining them, one would sweep away what the other has staged."""
     with adding(tmp_path), pytest.raises(DatasetError, match="by another process; take another out=FOLDER"):
         stub(tmp_path, episodes=2)
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+    assert not tmp_path.exists()  # neither has added anything
     stub(tmp_path)
     assert names(tmp_path) == WANTED
 
@@ -128,6 +128,19 @@ def test_episodes_that_are_made_otherwise_are_refused(tmp_path, other):
     stub(tmp_path, episodes=2)
     with pytest.raises(SettingsError, match=rf"{next(iter(other.get('env', other)))} was .*, is now .* another out=FOLDER"):
         stub(tmp_path, **other)
+
+
+def test_who_was_stopped_before_the_first_episode_may_begin_otherwise(tmp_path, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("training.collect.run_plan", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            stub(tmp_path, episodes=2)
+    stub(tmp_path, episodes=2, perturb=0.0)
+    with pytest.raises(SettingsError, match="perturb was 0.0, is now"):
+        stub(tmp_path, episodes=2)
 
 
 def test_a_learner_is_known_by_its_weights_wherever_they_are(tmp_path):

@@ -312,7 +312,8 @@ def test_another_instruction_is_of_another_task():
 def test_handicaps_of_a_setting_reach_the_policy():
     player = Player(replace(SETTING, mute=True, blind=True, swap_instruction=True))
     player.policy = watcher = Watcher()
-    assert player(Job("reach", 0))["outcome"] == "success"
+    record = player(Job("reach", 0))
+    assert record["outcome"] == "success" and record["instruction"] == other_instruction(Job("reach", 0), "new_scenes")
     assert not watcher.obs[AUDIO].any() and not watcher.obs[IMAGES + "eye"].any()
     assert watcher.obs[TASK] == other_instruction(Job("reach", 0), "new_scenes")
 

@@ -29,6 +29,11 @@ LMS = {
     "gemma": lambda: hf.GemmaForCausalLM(hf.GemmaConfig(num_key_value_heads=1, head_dim=8, **LANGUAGE)),
     "gemma3": lambda: hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(num_key_value_heads=1, head_dim=8, layer_types=[
         "sliding_attention", "full_attention"], **LANGUAGE)),  # positions are turned otherwise in each kind of layer
+    "sliding": lambda: hf.MistralForCausalLM(hf.MistralConfig(num_key_value_heads=2, sliding_window=16, **LANGUAGE)),
+    "yarn": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(num_key_value_heads=2, max_position_embeddings=256, rope_parameters={
+        "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}, **LANGUAGE)),
+    "dynamic": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(num_key_value_heads=2, max_position_embeddings=128, rope_parameters={
+        "rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}, **LANGUAGE)),
     "opt": lambda: hf.OPTForCausalLM(hf.OPTConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2, ffn_dim=48,
                                                   num_attention_heads=4, word_embed_proj_dim=32, max_position_embeddings=128)),
 }
@@ -93,13 +98,32 @@ def test_backbone_hears_for_longer_than_it_has_positions(tmp_path, name):
     states, recalled = torch.zeros(1, 20, len(model.spec.state)), None
     for _ in range(10):
         recalled = model.hear(wave, states, recalled)
-    assert int(recalled.heard) == (200 if name != "opt" else 20)
+    heard = int(recalled.heard)
+    assert heard + model.at_once <= model.backbone.longest == 128 if name in ("opt", "dynamic") else heard == 200
     batch = Processor(model.spec, tokenizer, 32)([tiny_sample(np.random.default_rng(0), 1)])
     decisions = [model.act(batch, torch.Generator().manual_seed(0), x).actions for x in (recalled, None)]
     assert torch.isfinite(decisions[0]).all() and not torch.equal(*decisions)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_a_backbone_with_too_few_positions_for_a_decision_is_refused(tmp_path):
+    lm = {"_target_": "agent.backbone.pretrained", "path": saved_lm("opt", tmp_path)}
+    backbone = {"_target_": "agent.backbone.Backbone", "mask": "causal", "lm": lm}
+    with pytest.raises(ValueError, match="positions of the backbone, which has 128"):
+        checkpoint.new_model(tiny_config(backbone=backbone) | {"horizon": 100}, tiny_spec(), load_tokenizer(tmp_path))
+
+
+def test_what_is_frozen_thinks_in_training_as_in_use(tmp_path):
+    """OPT drops a tenth of what it thinks while it is trained."""
+    lm = {"_target_": "agent.backbone.pretrained", "path": saved_lm("opt", tmp_path)}
+    tokenizer = load_tokenizer(tmp_path)
+    for tune, same in (("frozen", True), ("full", False)):
+        backbone = {"_target_": "agent.backbone.Backbone", "mask": "causal", "tune": tune, "lm": lm}
+        model = checkpoint.new_model(tiny_config(backbone=backbone), tiny_spec(), tokenizer).train()
+        batch = Processor(model.spec, tokenizer, 32)([tiny_sample(np.random.default_rng(0))])
+        assert torch.equal(*(model.think(batch).thought.hidden for _ in range(2))) == same
+
+
+@pytest.mark.parametrize("name", LMS)
 def test_backbone_sees_as_the_checkpoint_does(tmp_path, name):
     """With a causal mask and text alone the wrapped model's hidden states are those of transformers itself."""
     path = saved_lm(name, tmp_path)
@@ -107,7 +131,7 @@ def test_backbone_sees_as_the_checkpoint_does(tmp_path, name):
     backbone = Backbone(300, lambda vocabulary: lm, mask="causal").eval()
     ids = torch.arange(2, 12)[None]
     visible = torch.ones(1, 10, 10, dtype=torch.bool)
-    ours = backbone(backbone.table[ids], visible, torch.arange(10)[None])
+    ours = backbone(backbone.embed(ids), visible, torch.arange(10)[None])
     theirs = lm(input_ids=ids, output_hidden_states=True).hidden_states[-1]
     torch.testing.assert_close(ours.hidden, theirs, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(backbone.logits(ours.hidden), lm(input_ids=ids).logits, rtol=1e-4, atol=1e-4)

@@ -84,6 +84,11 @@ def test_the_pooled_interval_knows_that_episodes_of_a_seed_may_stand_and_fall_to
     assert scores.design_effect(grid(rng.random((seeds, tasks)) < 0.5)) >= 1.0
 
 
+def test_episodes_of_a_single_seed_tell_no_more_than_one():
+    assert scores.pooled_interval(grid(np.ones((1, 16), bool))) == scores.wilson(1, 1)
+    assert scores.pooled_interval([]) == (0.0, 1.0)
+
+
 def test_pooled_intervals_hold_the_rate_as_often_as_they_say():
     """Seeds with success rates of their own (beta-distributed), 20 of them with 16 tasks each."""
     rng, held, plain = np.random.default_rng(0), 0, 0

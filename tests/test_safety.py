@@ -281,7 +281,7 @@ def test_joints_that_are_not_finite_are_no_place_to_begin():
     bad = JointState(0.0, np.full(7, np.nan), 0.08)
     with pytest.raises(ValueError, match="start outside"):
         Supervisor(PANDA, GENTLE, bad, TICK)
-    with pytest.raises(ValueError, match="finite values are needed"):
+    with pytest.raises(ValueError, match="7 finite values and one are needed"):
         moving().anchor(bad)
 
 

@@ -316,6 +316,10 @@ def test_without_being_asked_each_gpu_or_thread_has_a_process(threads, gpus, bat
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     assert stages.processes_of({"stage": {"batch": batch}, "processes": None, "threads": threads}) == processes
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert stages.processes_of({"stage": {"batch": batch}, "processes": None, "threads": threads}) == 4
+    with pytest.raises(TrainError, match="processes=2: a launcher has started 4"):
+        stages.processes_of({"stage": {"batch": batch}, "processes": 2, "threads": threads})
 
 
 def test_synthesisers_that_are_missing_or_never_trained_on_are_named_at_once(monkeypatch):

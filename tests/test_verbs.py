@@ -10,9 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from agent import checkpoint
+from envs.tabletop.env import streams
+from envs.tabletop.tasks import TASKS
 from envs.tabletop.voices import Voice, speak
 from tests.tiny import tiny_model, tiny_sample
 from training import cli, settings
+from training.play import task_names
 
 SMALL = "env.kwargs.image_size=32"
 
@@ -38,6 +41,24 @@ def test_an_episode_is_told_by_a_recording(tmp_path, capsys):
     assert re.search(r"understood with confidence \S+: press the red button", said)
     assert "scene: press_button" in said and "told by voice: press the red button" in said
     assert list(tmp_path.glob("press_button-*.mp4"))
+
+
+def test_words_choose_the_scene_of_the_task_that_is_asked_for_and_no_other(tmp_path, capsys):
+    for scene, said in (("pick_up", "told by text: pick up the red cube"), ("stack", "scene: stack, seed 0 ")):
+        soma("run", "policy=random", "task=pick up the red cube", f"scene={scene}", f"+{SMALL}", f"out={tmp_path}")
+        out = capsys.readouterr().out
+        assert said in out and (scene in out)
+    [film] = tmp_path.glob("pick_up-*.mp4")
+    scene = TASKS["pick_up"]().scene(streams("new_scenes", int(film.stem.split("-")[1]))[0], "new_scenes")
+    assert "red cube" in scene.words.values()
+
+
+def test_another_environment_is_one_task_named_after_it(tmp_path, capsys):
+    little = ("env.id=tests.little_world:little/World-v0", "policy=random", "episodes=3", "workers=1", "videos=0")
+    soma("eval", *little, f"out={tmp_path}")
+    figures = json.loads((tmp_path / "results.json").read_text())
+    assert {name: counts["episodes"] for name, counts in figures["tasks"].items()} == {"little-World-v0": 3}
+    assert task_names([], "random", "soma/PickUp-v0") == ["pick_up"] and len(task_names([], "random")) == 16
 
 
 def test_a_demo_is_ten_episodes_and_a_page_and_takes_the_place_of_the_one_before(tmp_path, capsys):

@@ -16,7 +16,9 @@ from agent.tokenizer import train_tokenizer
 from envs.tabletop.scene import COLOUR_NAMES, KIND_NAMES
 from tests.tiny import SENTENCES, tiny_model, tiny_spec
 from training.data.photometric import Photometric
-from training.data.windows import FOCUS, HEARD, MENTIONS, PIXELS, SOURCE, SURPRISE, DemoWindows, Dropout, mentioned, name_of
+from training.data.windows import (
+    FOCUS, HEARD, MENTIONS, PIXELS, SOURCE, SURPRISE, DemoWindows, Dropout, batch_of, mentioned, name_of,
+)
 from training.settings import SettingsError
 
 LENGTHS = (9, 25)
@@ -240,6 +242,24 @@ def test_data_from_elsewhere_needs_no_labels():
     batch = data[0]
     assert batch.goal is None and batch.objects is None and batch.known.all() and batch.action is not None
     assert AUDIO not in recorded.data
+
+
+def test_a_batch_of_unlike_datasets_is_of_those_that_hold_the_same():
+    """Simulated episodes with labels and sound, recorded ones with sound alone, and others without both."""
+    simulated, _ = windows()
+    recorded, silent = Recorded(), Recorded()
+    for reader in (recorded, silent):
+        for key in (FOCUS, OBJECTS, SURPRISE, HEARD):
+            del reader.data[key]
+        reader.data[STATE] = reader.data[STATE] + 1000.0
+    for episode in silent.episodes:
+        episode.tracks = None
+    others = [DemoWindows(reader, reader, simulated.processor, 4, simulated.batch, simulated.decisions, 0, simulated.mixer)
+              for reader in (recorded, silent)]
+    drawn = [batch_of([simulated, *others], [2.0, 1.0, 1.0], n) for n in range(200)]
+    kinds = np.array([(batch.objects is not None, batch.audio is not None) for batch in drawn])
+    assert all(len(set((batch.state[:, 0, 0] >= 1000.0).tolist())) == 1 for batch in drawn)
+    assert kinds[:, 0].mean() == pytest.approx(0.5, abs=0.1) and kinds[:, 1].mean() == pytest.approx(0.75, abs=0.1)
 
 
 @given(st.integers(0, 2**32 - 1), *[st.floats(0, 0.9)] * 3)

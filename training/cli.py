@@ -93,12 +93,12 @@ def collect(cfg: Mapping[str, Any]) -> int:
     from training import play
     from training.collect import collect as run
 
-    tasks = play.task_names(cfg["tasks"])
+    tasks = play.task_names(cfg["tasks"], env_id=cfg["env"]["id"])
     play.check_split(cfg["split"], cfg["instruct"])
     play.refuse_told(cfg["env"]["kwargs"])
     env = dict(cfg["env"]["kwargs"]) | {"instruct": cfg["instruct"]}
     counts = run(cfg["out"], tasks, cfg["episodes"], env, cfg["env"]["id"], cfg["split"], cfg["seed"], cfg["perturb"],
-                 cfg["workers"], cfg["learner"], cfg["beginning"], cfg["policy"], cfg["safety"])
+                 cfg["workers"], cfg["learner"] and str(cfg["learner"]), cfg["beginning"], cfg["policy"], cfg["safety"])
     for task, outcome in counts.items():
         print(f"{task:16s}" + "  ".join(f"{what} {n}" for what, n in outcome.items()))
     return 0

@@ -29,7 +29,7 @@ from training.data.demos import DemoWriter
 from training.evaluate import mend
 from training.play import fingerprint, load_policy, make_world, told
 from training.replay import PREFIX
-from training.settings import at_least, claim
+from training.settings import at_least, claim, make_folder
 from training.workers import each
 
 PROTOCOL = "collect.json"  # in the dataset's folder: how its episodes are made
@@ -204,13 +204,17 @@ def collect(
     recorded_names(out)  # that they are ours
     require_robot(out, robot, spec)
     taught = learner and (fingerprint(learner) or learner)  # its weights, wherever they are
-    claim(out / PROTOCOL, {"env": env_id, **kwargs, "perturb": perturb, "learner": taught, "beginning": beginning,
-                           "policy": policy, "safety": safety})
+    protocol = {"env": env_id, **kwargs, "perturb": perturb, "learner": taught, "beginning": beginning, "policy": policy,
+                "safety": safety}
     share, rest = divmod(episodes, len(tasks))
     wanted: Counter[str] = Counter()
     for i, task in enumerate(tasks):
         wanted[task] += share + (i < rest)
+    make_folder(out)
     with adding(out):
+        if not (out / OUTCOMES).is_file() and not recorded_names(out):
+            (out / PROTOCOL).unlink(missing_ok=True)  # of one that was stopped before its first episode had ended
+        claim(out / PROTOCOL, protocol)
         plan = Plan(wanted, split, seed, read_outcomes(out))
         run_plan(plan, (env_id, kwargs, str(out), perturb, learner, beginning, policy, safety), workers, out)
     return plan.report()

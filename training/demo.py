@@ -24,7 +24,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     at_least(1, {"episodes": cfg["episodes"]})
     at_least(0, {"seed": cfg["seed"]})
     check_policy(setting, "mixed")
-    tasks = task_names([], cfg["policy"])
+    tasks = task_names([], cfg["policy"], setting.env_id)
     protocol = {"tasks": tasks, "seed": cfg["seed"], "instruct": IN_TURN, **asdict(setting)}
     protocol |= {"weights": (weights := fingerprint(cfg["policy"])), "mujoco": version("mujoco")}
     clear(out)

@@ -143,7 +143,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     check_split(cfg["split"], cfg["instruct"])
     keys = ("policy", "split", "decide_every", "delay_steps", "blend", "safety", "mute", "blind", "swap_instruction")
     setting = Setting(env_id=cfg["env"]["id"], env_kwargs=cfg["env"]["kwargs"], **{key: cfg[key] for key in keys})
-    figures = evaluate(cfg["out"], setting, task_names(cfg["tasks"], cfg["policy"]), cfg["episodes"], cfg["seed"],
+    figures = evaluate(cfg["out"], setting, task_names(cfg["tasks"], cfg["policy"], setting.env_id), cfg["episodes"], cfg["seed"],
                        cfg["instruct"], cfg["workers"], shard_of(cfg["shard"]), cfg["videos"], cfg["retry_errors"],
                        cfg["device"])
     print(table(figures))

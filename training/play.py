@@ -54,12 +54,24 @@ class Job:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def task_names(asked: Sequence[str], policy: str = "expert") -> list[str]:
-    """Those that were asked for; else those that the policy's weights were trained for; else all. Raises SettingsError
-    and agent.checkpoint.CheckpointError."""
+def task_names(asked: Sequence[str], policy: str = "expert", env_id: str = "soma/Tabletop-v0") -> list[str]:
+    """Those that were asked for; else those that the policy's weights were trained for; else all. An environment of one task,
+    ours or from elsewhere, which then is named after its id, has that one. Raises SettingsError and
+    agent.checkpoint.CheckpointError."""
+    if (only := only_task(env_id)) is not None:
+        if set(asked) - {only}:
+            raise SettingsError(f"tasks={','.join(asked)}: env.id={env_id} has the task {only} alone")
+        return [only]
     if asked:
         return [require("task", name, envs.TASK_NAMES) for name in asked]
     return [name for name in envs.TASK_NAMES if name in learned(policy)] or list(envs.TASK_NAMES)
+
+
+def only_task(env_id: str) -> str | None:
+    """The task of an environment that has one; None for the tabletop, which has many."""
+    if env_id.startswith(TABLETOP):
+        return gym.registry[env_id].kwargs["task"] if env_id in gym.registry else None
+    return env_id.rpartition(":")[2].replace("/", "-")
 
 
 def learned(policy: str) -> list[str]:
@@ -101,7 +113,7 @@ def make_world(env_id: str, asked: Mapping[str, Any], own: Mapping[str, Any], st
         raise SettingsError(f"env.kwargs.{said[0]}={asked[said[0]]}: it is {own[said[0]]!r} by the other settings")
     try:
         return gym.make(env_id, steps, disable_env_checker=True, **{**asked, **own})
-    except gym.error.Error as error:
+    except (gym.error.Error, ImportError) as error:
         raise SettingsError(f"env.id={env_id}: {error}") from error
     except (TypeError, ValueError) as error:
         if not asked:
@@ -191,7 +203,7 @@ class Player:
         return record | video | {
             "outcome": "success" if episode.success else "failure",
             "ended_by": "the task" if episode.terminated else "the time limit",
-            "instruction": episode.instruction,
+            "instruction": other_instruction(job, self.setting.split) if self.setting.swap_instruction else episode.instruction,
             "told": told(self.env.unwrapped),
             "seconds": round(episode.seconds, 3),
             "interventions": [f"{e.time:.2f} s: {e.kind}, {e.detail}" for e in episode.interventions],

@@ -14,7 +14,7 @@ from envs.tabletop.sound import SAMPLE_RATE
 from envs.text_space import LONGEST, Words
 from training.phrases import find_scene, understand
 from training.play import Job, Player, Setting, at_its_pace, check_policy, check_split, recorded, task_names
-from training.settings import SettingsError, at_least
+from training.settings import SettingsError, at_least, make_folder
 
 SHORTEST = 0.1  # s of a recording
 
@@ -26,10 +26,11 @@ def main(cfg: Mapping[str, Any]) -> int:
     setting = at_its_pace(Setting(env_id=cfg["env"]["id"], env_kwargs=cfg["env"]["kwargs"], **{key: cfg[key] for key in keys}))
     check_policy(setting, "text")
     at_least(0, {"seed": cfg["seed"]})
-    recording = read_recording(cfg["audio"]) if cfg["audio"] else None
+    recording = read_recording(str(cfg["audio"])) if cfg["audio"] else None
     player = Player(setting, cfg["device"])
     (job,) = recorded([prepare(cfg, player, recording)], setting)
     print(f"scene: {job.task}, seed {job.seed} of split {cfg['split']}")
+    make_folder(cfg["out"])
     looking_on = [Viewer()] if cfg["viewer"] else []
     episode, film = player.play(job, *looking_on)
     print(f"told by {job.instruct}: {episode.instruction}")
@@ -45,7 +46,7 @@ def prepare(cfg: Mapping[str, Any], player: Player, recording: np.ndarray | None
     """The episode that fits what was said: its task, and a scene in which the words have a meaning."""
     said = str(cfg["task"] or "") or (words_of(recording, player.policy) if recording is not None else "")
     scene = task_names([str(cfg["scene"])])[0] if cfg["scene"] else None
-    task, words = (scene, {}) if scene or not said else understand(said)
+    task, words = wanted(said, scene)
     if not task:
         task = task_names([], cfg["policy"])[0]
         print(f"nothing was said that asks for a task: the scene is one of {task}; scene=TASK takes another")
@@ -57,6 +58,18 @@ def prepare(cfg: Mapping[str, Any], player: Player, recording: np.ndarray | None
         options["utterance"] = recording
     way = "text" if recording is None else ("both" if cfg["task"] else "voice")
     return Job(task, seed, way, Path(cfg["out"]) / f"{task}-{seed}.mp4", options)
+
+
+def wanted(said: str, scene: str | None) -> tuple[str | None, dict[str, str]]:
+    """(task, what its scene has to hold, by roles): what the words ask for, in the scene of another task where that is asked for.
+    Raises SettingsError for words that ask for nothing, without a scene."""
+    try:
+        task, words = understand(said) if said else (None, {})
+    except SettingsError:
+        if not scene:
+            raise
+        return scene, {}
+    return (task, words) if scene in (None, task) else (scene, {})
 
 
 def words_of(recording: np.ndarray, policy) -> str:

@@ -52,7 +52,9 @@ def design_effect(records: Sequence[Mapping[str, Any]]) -> float:
     seeds = {r["seed"] for r in ended}
     won = {seed: [r["outcome"] == "success" for r in ended if r["seed"] == seed] for seed in seeds}
     rate = sum(map(sum, won.values())) / max(len(ended), 1)
-    if len(seeds) in (0, 1, len(ended)) or rate in (0.0, 1.0):
+    if len(seeds) < 2:
+        return float(max(len(ended), 1))  # all of one seed tell no more than one of them
+    if len(seeds) == len(ended) or rate in (0.0, 1.0):
         return 1.0
     spread = sum((sum(w) - rate * len(w)) ** 2 for w in won.values()) * len(seeds) / (len(seeds) - 1)
     return max(1.0, spread / (len(ended) * rate * (1 - rate)))

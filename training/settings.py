@@ -126,11 +126,9 @@ def filled(kind: type, branch: str, values: Mapping[str, Any]) -> Any:
 def claim(file: Path, protocol: Mapping[str, Any]) -> None:
     """Note in a JSON file how its folder's contents are made, or see that they are made so already. Raises SettingsError
     naming what is not the same."""
-    if next(path for path in (file.parent, *file.parents) if path.exists()).is_file():
-        raise SettingsError(f"out={file.parent}: a folder is needed, there is a file")
+    make_folder(file.parent)
     plain = json.loads(json.dumps(protocol))
     if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
         draft = file.with_suffix(f".{os.getpid()}.tmp")  # shards may begin at once
         draft.write_text(json.dumps(plain, indent=1))
         draft.replace(file)
@@ -139,6 +137,16 @@ def claim(file: Path, protocol: Mapping[str, Any]) -> None:
                if known.get(key) != plain.get(key)]
     if changed:
         raise SettingsError(f"{file.parent} was made with other settings: {'; '.join(changed)}. Take another out=FOLDER")
+
+
+def make_folder(out: str | Path) -> None:
+    """Make a folder for results, if it is not there. Raises SettingsError where it cannot be."""
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise SettingsError(f"out={out}: a folder is needed, there is a file") from error
+    except OSError as error:
+        raise SettingsError(f"out={out}: the folder cannot be made ({error.strerror})") from error
 
 
 def protocol_in(file: Path) -> dict[str, Any]:

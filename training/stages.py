@@ -64,9 +64,12 @@ def train(cfg: Mapping[str, Any]) -> Path:
 
 
 def processes_of(cfg: Mapping[str, Any]) -> int:
-    """As many as are asked for; without, one a GPU, or one a thread where there is none, if these can share a batch. Raises
-    TrainError."""
-    batch, asked = cfg["stage"]["batch"], cfg["processes"]
+    """As many as are asked for, or were started by a launcher as torchrun; without, one a GPU, or one a thread where there is
+    none, if these can share a batch. Raises TrainError."""
+    batch, asked, launched = cfg["stage"]["batch"], cfg["processes"], int(os.environ.get("WORLD_SIZE", 0))
+    if launched and asked not in (None, launched):
+        raise TrainError(f"processes={asked}: a launcher has started {launched}")
+    asked = launched or asked
     if asked is None:
         able = torch.cuda.device_count() if torch.cuda.is_available() else cfg["threads"]
         return able if batch % able == 0 else 1
@@ -113,7 +116,8 @@ def opened(cfg: Mapping[str, Any]) -> dict[str, DemoReader]:
 
 def data_of(cfg: Mapping[str, Any]) -> str:
     """What the stage learns from, where `data` does not say."""
-    return cfg["data"] or cfg["stage"]["data"]
+    data = cfg["data"] or cfg["stage"]["data"]
+    return ",".join(data) if isinstance(data, Sequence) and not isinstance(data, str) else str(data)
 
 
 def shares_of(stage: Mapping[str, Any], readers: Mapping[str, DemoReader]) -> list[float]:

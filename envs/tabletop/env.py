@@ -121,6 +121,8 @@ class TabletopEnv(gym.Env):
         options = options or {}
         for key in options:
             _check("reset option", key, ("task", "instruct", "perturb", "instruction", "utterance"))
+        if not 0.0 <= (perturb := float(options.get("perturb", 0.0))) < inf:
+            raise ValueError(f"perturb {perturb}: kicks a second are needed, 0 or more")
         episode = seed if seed is not None else int(self.np_random.integers(2**31))
         scene_rng, words_rng, _, task_rng, self._kick_rng = streams(self.split, episode)
         self.task = TASKS[self._task_of_episode(options, words_rng)]()
@@ -128,7 +130,7 @@ class TabletopEnv(gym.Env):
         self._renderer = None
         self._instruct(options, words_rng, sound_stream(self.split, episode, self.task.name))
         self.task.begin(self.world, self.heard_at, task_rng)
-        self._perturb, self._kick, self._kicked = float(options.get("perturb", 0.0)), [], False
+        self._perturb, self._kick, self._kicked = perturb, [], False
         self._steps, self._succeeds_since, self._fails_since = 0, inf, inf
         self._held, self._surprise = None, False
         self._hear(-self.period)

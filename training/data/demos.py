@@ -279,7 +279,10 @@ class DemoReader:
         if tracks is None:
             return None
         count = frames if frames < 0 else round(frames / self.fps * self.spec.sample_rate)
-        return {track: soundfile.read(path, count, dtype="float32", always_2d=True)[0] for track, path in tracks.items()}
+        try:
+            return {track: soundfile.read(path, count, dtype="float32", always_2d=True)[0] for track, path in tracks.items()}
+        except (soundfile.LibsndfileError, OSError) as error:
+            raise DatasetError(f"{error}; `soma data check {self.root}` names all that is damaged") from error
 
 
 def camera_of(key: str) -> str:

@@ -73,12 +73,20 @@ def decode(path: Path, fps: float, first: int = 0, stop: int | None = None) -> I
         stream.codec_context.thread_count = 1
         if first:
             file.seek(int((first - 0.5) / fps / stream.time_base), stream=stream)
-        for frame in file.decode(stream):
+        for frame in _readable(file.decode(stream), path):
             number = round(float(frame.pts * stream.time_base) * fps)
             if stop is not None and number >= stop:
                 return
             if number >= first:
                 yield number, convert.reformat(frame, format="rgb24").to_ndarray()
+
+
+def _readable(frames: Iterator, path: Path) -> Iterator:
+    """Raises VideoError where they cannot be decoded."""
+    try:
+        yield from frames
+    except (ReadError, OSError) as error:
+        raise VideoError(f"{path}: cannot be decoded ({error}); soma data check names all that is damaged") from error
 
 
 def opened(path: Path):

@@ -72,6 +72,8 @@ class DemoWindows:
         lengths = np.array([e.length for e in reader.episodes])
         self.chances = np.sqrt(lengths) / np.sqrt(lengths).sum()  # short tasks are not drowned by long ones
         self.loud = self.of_sounding_tasks()
+        labelled = FOCUS in self.columns and OBJECTS in self.columns
+        self.kind = labelled, any(episode.tracks is not None for episode in reader.episodes)  # what its samples hold besides
 
     def of_sounding_tasks(self) -> np.ndarray:
         """Of each episode, whether its task is one that makes sounds, in this episode or in another."""
@@ -215,10 +217,17 @@ def mentioned(task: str, objects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def batch_of(windows: Sequence[DemoWindows], shares: Sequence[float], n: int) -> Batch:
-    """The n-th batch of datasets of one robot, each drawn with its share; it depends on the first one's seed and n.
+    """The n-th batch of datasets of one robot, each drawn with its share; it depends on the first one's seed and n. A batch is of
+    datasets whose samples hold the same: labels or none, sound or none.
 
     Whoever has to hear a task's sound is not drawn for a batch without sound, and as much more often for the others."""
-    first = windows[0]
+    first, of_kind = windows[0], {}
+    for pair in zip(windows, shares):
+        of_kind.setdefault(pair[0].kind, []).append(pair)
+    if len(of_kind) > 1:
+        chances = np.array([sum(share for _, share in pairs) for pairs in of_kind.values()])
+        drawn = np.random.default_rng([first.seed, n // first.together, 2]).choice(len(chances), p=chances / chances.sum())
+        windows, shares = zip(*list(of_kind.values())[drawn])
     rng = np.random.default_rng([first.seed, n])
     kinds = np.array([[share * w.chances[w.loud == loud].sum() for loud in (False, True)]
                       for w, share in zip(windows, shares)])  # (datasets, quiet and loud)
