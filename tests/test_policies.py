@@ -13,7 +13,7 @@ from agent.spec import AUDIO, STATE, TASK, TIME, ActionSpec, Chunk, Spec, SpecEr
 from envs.arm import PANDA, JointState, ee_delta_action
 from envs.tabletop.env import TabletopEnv
 from policies.base import rollout
-from policies.chunking import JointPlayer, NativePlayer
+from policies.chunking import Fade, JointPlayer, NativePlayer
 from policies.scripted import ExpertPolicy, TakeOver, turns
 from policies.simple import RandomPolicy, ReplayPolicy
 
@@ -136,6 +136,18 @@ def test_blending_goes_from_the_old_to_the_new():
         share = min(1.0, (end - 0.1) / 0.4)
         want = old.at(end)[0] * (1 - share) + sharp.playing.at(end)[0] * share
         np.testing.assert_allclose(a.play(blended, step / 10)[:7], want, atol=1e-9)
+
+
+def test_what_has_faded_out_is_not_kept():
+    """A fade that is longer than the time between two decisions begins in the one before."""
+    blended, robot = player(blend=0.5)
+    for t in range(60):
+        blended.push(chunk((-1) ** t * 0.3, 12, stamp=t / 10), t / 10)
+        robot.play(blended, t / 10)
+    depth, faded = 0, blended.playing
+    while isinstance(faded, Fade):
+        depth, faded = depth + 1, faded.old
+    assert 1 < depth <= 6
 
 
 def test_without_an_overlap_blending_changes_nothing():

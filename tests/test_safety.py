@@ -285,6 +285,18 @@ def test_joints_that_are_not_finite_are_no_place_to_begin():
         moving().anchor(bad)
 
 
+def test_what_is_not_finite_is_no_state_to_begin_in_or_to_go_on_by():
+    for bad in (JointState(0.0, HOME.position, np.nan), JointState(0.0, HOME.position[:6], 0.08)):
+        with pytest.raises(ValueError):
+            Supervisor(PANDA, GENTLE, bad, TICK)
+        with pytest.raises(ValueError, match="7 finite values and one"):
+            moving().anchor(bad)
+    supervisor = moving()
+    supervisor.observe(JointState(np.nan, supervisor.motion.q, 0.08))
+    supervisor.beat(0.6)
+    assert supervisor.step(0.6).braking and supervisor.trouble == "the robot's state is late"
+
+
 def test_a_force_that_is_limited_has_to_be_measured():
     supervisor = moving(replace(GENTLE, force=40.0))
     supervisor.observe(JointState(0.6, supervisor.motion.q, 0.08), float("nan"))

@@ -222,6 +222,12 @@ def test_success_lasts_half_a_second(hz):
         assert not truncated and info["success"] == over == (began is not None and env.time - began >= 0.5 - 1e-6)
 
 
+@pytest.mark.parametrize("perturb", [-1, np.nan, np.inf])
+def test_kicks_that_cannot_be_are_refused(perturb):
+    with pytest.raises(ValueError, match="perturb .*: kicks a second are needed, 0 or more"):
+        fast("reach").reset(seed=1, options={"perturb": perturb})
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_expert_is_a_function_of_the_state_and_within_reach(task):
     """Asking twice changes nothing, and no step is longer than 4 cm."""
