@@ -127,6 +127,6 @@ def test_remembered_sound_holds_the_state_in_which_it_was_heard(stamped, hidden)
         torch.nn.init.normal_(model.stamp_in.weight)
     moved = (memory(states) - memory(np.concatenate([states[:5], 2 * states[5:]]))).abs().amax((0, 2))
     assert (moved[:5] < 1e-5).all() and ((moved[5:] > 1e-3) == (stamped and not hidden)).all()
-    model.normalize_state.mean.fill_(3.0)  # the state that is zero is one like others
+    model.normalize_state.low.fill_(-3.0)  # so that a state of zeros is one like others
     if hidden:
         torch.testing.assert_close(memory(states), model.memories(processor([sample])))
