@@ -60,3 +60,13 @@ def moving(limits: Limits = GENTLE, **more) -> Supervisor:
     run(supervisor, 0.6)
     assert supervisor.motion.dq[0] > 1.2
     return supervisor
+
+
+def standing_where(supervisor: Supervisor, start: float, away) -> list:
+    """Ticks in which the robot is measured away from HOME, rad each."""
+    commands = []
+    for k, offset in enumerate(away):
+        now = start + k * TICK
+        supervisor.observe(JointState(now, HOME.position + offset, 0.08))
+        commands.append(supervisor.step(now))
+    return commands

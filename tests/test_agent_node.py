@@ -10,51 +10,18 @@ from agent.spec import Chunk
 from envs.arm import PANDA, JointState, JointTrajectory
 from policies.mmllm import MMLLMPolicy
 from ros_nodes import convert
-from ros_nodes.agent_node import ENDING as ENDS
-from ros_nodes.agent_node import LAST_WORDS, AgentNode
+from ros_nodes.agent_node import AgentNode
 from ros_nodes.arguments import ArgumentError
 from ros_nodes.convert import TABLETOP
 from ros_nodes.interfaces import message
 from ros_nodes.lifecycle import UNCONFIGURED
-from ros_nodes.safety_node import ENDING
+from tests.agent_robot import BOOL, RATE, STRING, Robot
 from tests.by_hand import HandNode
-
-STRING, BOOL = "std_msgs/msg/String", "std_msgs/msg/Bool"
-RATE = 16000
 
 
 @pytest.fixture(scope="module")
 def policy():
     return MMLLMPolicy.load("pocket")
-
-
-class Robot:
-    """Sends what a robot senses, 50 times a second of the node's time, and says what the agent made of it."""
-
-    def __init__(self, policy, **given):
-        self.node = HandNode(**given)
-        self.agent, self.step, self.rng = AgentNode(self.node, policy), 0, np.random.default_rng(0)
-        self.size = 128, 128
-        self.node.heard["instruction"](message(STRING)("pick up the red cube"))
-
-    def sense(self, steps: int, without: str = "", late: float = 0.0, joint: float = 0.0, nan: bool = False) -> list[str]:
-        """What came back: "plan", "alive" or "stand: ..." """
-        sent = self.node.sent["agent/trajectory"]
-        first = len(sent)
-        for _ in range(steps):
-            self.step += 1
-            self.node.time = now = 100.0 + 0.02 * self.step
-            self.node.tick()
-            for name in ("front", "wrist"):
-                if name != without:
-                    picture = self.rng.integers(0, 255, (*self.size, 3), dtype=np.uint8)
-                    self.node.heard[f"camera/{name}/image_raw"](convert.to_image(picture, now, name))
-            if without != "audio":
-                self.node.heard["audio"](convert.to_audio(np.zeros((320, 2), np.float32), RATE, now - 0.02 - late))
-            q = np.array(PANDA.home) + joint * self.step
-            q[3] = np.nan if nan else q[3]
-            self.node.heard["joint_states"](convert.to_joints(JointState(now, q, 0.08), TABLETOP))
-        return ["plan" if t.points else f"stand: {t.header.frame_id}" if t.joint_names else "alive" for t in sent[first:]]
 
 
 def test_it_decides_each_period_says_where_it_goes_and_gives_signs_of_life_between(policy):
@@ -108,53 +75,6 @@ def test_joints_that_are_not_finite_are_passed_over_and_nonsense_of_the_policy_i
     assert robot.sense(30)[-1].startswith("stand: ")
 
 
-def test_after_an_emergency_stop_it_waits_for_a_new_instruction(policy):
-    robot = Robot(policy)
-    robot.sense(10)
-    robot.node.heard["emergency_stop"](message(BOOL)(True))
-    assert robot.sense(10) == []
-    robot.node.heard["instruction"](message(STRING)("press the red button"))
-    assert "plan" in robot.sense(10)
-
-
-def test_a_robot_that_waits_can_be_told_by_voice_once_it_is_free(policy, monkeypatch):
-    robot, pieces = Robot(policy), []
-
-    def hear(samples, now, state):
-        pieces.append(len(samples))
-        policy.spoken = "press the red button"
-
-    robot.sense(10)
-    robot.node.heard["emergency_stop"](message(BOOL)(True))
-    tell = robot.node.heard["safety_state"]
-    tell(message(STRING)("stopped: emergency stop"))
-    monkeypatch.setattr(policy, "hear", hear)
-    assert robot.sense(10) == [] and not pieces
-    tell(message(STRING)(""))
-    assert "plan" in robot.sense(10) and robot.agent.orders.text == "press the red button"
-    assert robot.node.sent["agent/heard"][-1].data == "press the red button" and pieces[0] > 0
-
-
-def test_what_is_said_last_counts_however_it_is_said(policy, monkeypatch):
-    robot, heard = Robot(policy, talk=True), []
-
-    def hear(samples, now, state):
-        policy.spoken = heard[-1] if heard else policy.spoken
-
-    monkeypatch.setattr(policy, "hear", hear)
-    assert robot.sense(10) and robot.agent.senses.text == "pick up the red cube"
-    heard.append("pick up the red cube")  # the same words, aloud, are no other instruction
-    assert robot.sense(20) and robot.agent.senses.text == "pick up the red cube"
-    heard.append("press the red button")  # one sign of life more: between recognising and deciding
-    assert "plan" in (said := robot.sense(30)) and len(said) == 31 and robot.agent.senses.text == robot.agent.orders.text == ""
-    assert policy.spoken == "press the red button" == robot.node.sent["agent/heard"][-1].data
-    heard.clear()
-    robot.node.heard["instruction"](message(STRING)("pick up the green ball"))
-    assert robot.sense(10) and robot.agent.senses.text == "pick up the green ball" and policy.spoken == ""
-    assert [said.data for said in robot.node.sent["say"]] == [f"all right: {words}" for words in (
-        "pick up the red cube", "pick up the red cube", "press the red button", "pick up the green ball")]
-
-
 def test_pictures_of_any_size_will_do(policy):
     robot = Robot(policy)
     robot.size = (90, 160)
@@ -168,14 +88,6 @@ def test_weights_that_feel_what_has_no_topic_are_refused(policy, monkeypatch):
     assert agent.life.state == UNCONFIGURED and any("force, for which there is no topic" in said for said in node.said)
 
 
-def test_a_stop_that_only_the_supervisor_tells_of_holds_without_a_goal(policy):
-    robot = Robot(policy)
-    robot.sense(10)
-    robot.node.heard["safety_state"](message(STRING)("stopped: emergency stop"))
-    robot.node.heard["safety_state"](message(STRING)(""))
-    assert robot.sense(10) == []
-
-
 def test_a_state_that_is_sent_again_is_no_reason_to_go_on(policy):
     robot = Robot(policy)
     robot.sense(10)
@@ -184,21 +96,6 @@ def test_a_state_that_is_sent_again_is_no_reason_to_go_on(policy):
         q = np.array(PANDA.home)
         robot.node.heard["joint_states"](convert.to_joints(JointState(robot.node.time, q, 0.08), TABLETOP))
     assert len(robot.node.sent["agent/trajectory"]) == answered
-
-
-def test_a_supervisor_that_stops_the_robot_ends_the_goal_and_one_that_brakes_does_not(policy):
-    robot = Robot(policy)
-    goal = message("soma_msgs/action/ExecuteTask_Goal")("reach the red cube", 0.0)
-    robot.node.services["execute_task/_action/send_goal"](goal=goal)
-    tell = robot.node.heard["safety_state"]
-    tell(message(STRING)("its own joint 4 is in the way"))
-    assert robot.agent.orders.task.running is not None and robot.agent.orders.task.blocked and "plan" in robot.sense(5)
-    tell(message(STRING)("stopped: 45 N of contact"))
-    assert robot.agent.orders.task.running is None and robot.agent.orders.task.goals[-1].why == "stopped: 45 N of contact"
-    assert robot.sense(10) == []
-    tell(message(STRING)(""))
-    robot.node.heard["instruction"](message(STRING)("pick up the green ball"))
-    assert "plan" in robot.sense(5)
 
 
 def test_fast_joint_states_are_not_all_answered(policy):
@@ -317,49 +214,6 @@ def test_a_policy_that_fails_is_named_and_the_robot_stands(policy, monkeypatch):
     assert "plan" in robot.sense(20) and status(robot)[0] == convert.OK
 
 
-def test_while_it_is_stopped_no_instruction_is_taken_and_a_release_moves_nothing(policy, monkeypatch):
-    robot, said = Robot(policy, talk=True), []
-    monkeypatch.setattr(policy, "hear", lambda samples, now, state: said.append(len(samples)))
-    tell = robot.node.heard["safety_state"]
-    tell(message(STRING)("stopped: emergency stop"))
-    robot.node.heard["instruction"](message(STRING)("press the red button"))
-    assert robot.node.sent["say"][-1].data == "I cannot: stopped: emergency stop"
-    assert "instruction refused: 'press the red button': stopped: emergency stop" in robot.node.said
-    goal = message("soma_msgs/action/ExecuteTask_Goal")("reach the red cube", 0.0)
-    assert not robot.node.services["execute_task/_action/send_goal"](goal=goal).accepted
-    assert "stopped: emergency stop" in robot.node.said[-1] and robot.sense(20) == []
-    tell(message(STRING)(""))
-    assert robot.sense(20) == [] and sum(said) <= 20 * 320  # what was said before is not heard now
-    robot.node.heard["instruction"](message(STRING)("press the red button"))
-    assert "plan" in robot.sense(10)
-
-
-def test_a_supervisor_that_has_ended_takes_no_part(policy):
-    """The one that comes after it follows."""
-    robot = Robot(policy)
-    robot.sense(10)
-    robot.node.heard["safety_state"](message(STRING)(f"stopped: {ENDING}"))
-    assert robot.sense(10) == []
-    robot.node.heard["instruction"](message(STRING)("press the red button"))
-    assert "plan" in robot.sense(10)
-
-
-def test_spoken_words_outlast_a_pause_and_a_clock_that_goes_back(policy, monkeypatch):
-    robot, heard = Robot(policy), ["press the red button"]
-    monkeypatch.setattr(policy, "hear", lambda samples, now, state: setattr(policy, "spoken", heard[-1]) if heard else None)
-    robot.sense(20)
-    heard.clear()
-    assert policy.spoken == "press the red button" and robot.agent.orders.text == ""
-    for label in ("deactivate", "activate"):
-        assert robot.agent.life.change(label)
-    assert "plan" in robot.sense(20) and policy.spoken == "press the red button"
-    robot.step = -100
-    assert "plan" in robot.sense(20) and policy.spoken == "press the red button"
-    assert len(robot.node.sent["agent/heard"]) == 1
-    robot.node.heard["instruction"](message(STRING)("pick up the green ball"))
-    assert policy.spoken == ""
-
-
 def test_cleanup_frees_the_weights_and_configure_loads_them_again(policy, monkeypatch):
     robot = Robot(None)
     assert "plan" in robot.sense(10) and robot.agent.policy is not None
@@ -379,74 +233,6 @@ def test_cleanup_frees_the_weights_and_configure_loads_them_again(policy, monkey
     assert robot.agent.life.change("configure") and robot.agent.life.change("activate")
     robot.node.heard["instruction"](message(STRING)("pick up the green ball"))
     assert "plan" in robot.sense(10)
-
-
-def test_a_goal_ends_with_the_node(policy):
-    robot = Robot(policy)
-    goal = message("soma_msgs/action/ExecuteTask_Goal")("reach the red cube", 0.0)
-    robot.node.services["execute_task/_action/send_goal"](goal=goal)
-    waiting = robot.node.services["execute_task/_action/get_result"](goal_id=message("unique_identifier_msgs/msg/UUID")())
-    assert not waiting and robot.agent.life.change("shutdown")
-    assert waiting[0].result.message == "shutdown was asked for"
-    assert not robot.node.services["execute_task/_action/send_goal"](goal=goal).accepted
-    robot.node.run(1.0, 0.02)
-    assert not robot.node.running and [t.header.frame_id for t in robot.node.sent["agent/trajectory"]] == LAST_WORDS * [ENDS]
-
-
-def test_at_a_signal_the_goal_ends_and_the_supervisor_is_asked_for_a_stand(policy):
-    robot = Robot(policy)
-    goal = message("soma_msgs/action/ExecuteTask_Goal")("reach the red cube", 0.0)
-    robot.node.services["execute_task/_action/send_goal"](goal=goal)
-    assert "plan" in robot.sense(10)
-    robot.agent.wind_down()
-    said = robot.sense(30)
-    assert set(said) == {f"stand: {ENDS}"} and not robot.node.running
-    assert robot.agent.orders.task.goals[-1].why == ENDS
-
-
-def test_in_lock_step_a_signal_ends_it_at_once(policy):
-    robot = Robot(policy, lockstep=True)
-    robot.agent.wind_down()
-    assert not robot.node.running
-
-
-def test_words_that_are_spoken_during_a_goal_end_it_and_are_done(policy, monkeypatch):
-    robot = Robot(policy)
-    goal = message("soma_msgs/action/ExecuteTask_Goal")("reach the red cube", 0.0)
-    robot.node.services["execute_task/_action/send_goal"](goal=goal)
-    assert "plan" in robot.sense(10)
-    with monkeypatch.context() as patched:
-        patched.setattr(policy, "hear", lambda *_: setattr(policy, "spoken", "press the red button"))
-        robot.sense(16)  # heard once
-    assert robot.agent.orders.task.goals[-1].why == "another instruction was spoken"
-    assert robot.agent.orders.spoken == "press the red button" and not robot.agent.orders.text
-    assert "plan" in robot.sense(30)
-
-
-def test_who_is_told_nothing_and_cannot_be_told_by_voice_does_nothing(policy, monkeypatch):
-    monkeypatch.setattr(MMLLMPolicy, "listens", False)
-    robot = Robot(policy)
-    robot.node.heard["instruction"](message(STRING)(" "))
-    assert robot.sense(30) == []
-    robot.node.heard["instruction"](message(STRING)("pick up the red cube"))
-    assert "plan" in robot.sense(30)
-
-
-def test_what_it_cannot_read_is_refused(policy):
-    robot = Robot(policy, talk=True)
-    goal = message("soma_msgs/action/ExecuteTask_Goal")("red cube " * 200, 0.0)
-    assert not robot.node.services["execute_task/_action/send_goal"](goal=goal).accepted
-    robot.node.heard["instruction"](message(STRING)("red cube " * 200))
-    assert "would not be read" in robot.node.sent["say"][-1].data and robot.agent.orders.text == "pick up the red cube"
-
-
-def test_an_instruction_while_it_is_not_active_is_refused(policy):
-    robot = Robot(policy)
-    robot.agent.life.change("deactivate")
-    robot.node.heard["instruction"](message(STRING)("press the red button"))
-    assert "not active" in robot.node.said[-1] and robot.agent.life.change("activate")
-    robot.agent.life.change("activate")
-    assert robot.agent.orders.text == "pick up the red cube" and "plan" in robot.sense(10)
 
 
 def test_cameras_come_from_the_topics_that_they_are_mapped_to(policy):
