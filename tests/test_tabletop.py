@@ -179,10 +179,11 @@ def test_deltas_add_up_on_the_last_command():
     assert np.linalg.norm((env.world.target - env.world.tool)[:3]) < 4e-3
 
 
+@pytest.mark.parametrize("perturb", [0.0, 10.0])  # also while a kick takes its place
 @pytest.mark.parametrize("action", [np.zeros(4), np.full(5, np.nan)])
-def test_bad_actions_are_refused(action):
+def test_bad_actions_are_refused(action, perturb):
     env = fast()
-    env.reset(seed=0)
+    env.reset(seed=0, options={"perturb": perturb})
     with pytest.raises(SpecError):
         env.step(action)
 

@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from agent.spec import AUDIO, IMAGES, SENSE, STATE, TASK, TIME, Chunk, Spec
+from agent.spec import AUDIO, IMAGES, SENSE, STATE, TASK, TIME, ActionSpec, Chunk, Spec
 from envs.arm import ARMS, STATE_NAMES, JointState, arm_state, ee_delta_action, joint_position_action, plan
 from envs.collision import Body
 from envs.tabletop.ears import Ears
@@ -187,11 +187,12 @@ class TabletopEnv(gym.Env):
 
     def _follow(self, action) -> JointState:
         """The joint target of the coming period: what the action means, or a kick in its place."""
-        kick = self._next_kick()
+        target, kick = self._target(np.asarray(action), self.robot_spec.action), self._next_kick()
         self._kicked = kick is not None
-        rows, spec = (kick, self._ee_delta) if self._kicked else (np.asarray(action), self.robot_spec.action)
-        chunk = Chunk(rows[None], self.time, self.robot_spec.control_hz)
-        end = self.time + self.period
+        return self._target(kick, self._ee_delta) if self._kicked else target
+
+    def _target(self, action: np.ndarray, spec: ActionSpec) -> JointState:
+        chunk, end = Chunk(action[None], self.time, self.robot_spec.control_hz), self.time + self.period
         return JointState(end, *plan(chunk, spec, self.arm, self.world.command).at(end))
 
     def _next_kick(self) -> np.ndarray | None:
