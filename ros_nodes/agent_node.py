@@ -17,6 +17,7 @@ from ros_nodes.arguments import ArgumentError, Parameter, device_of, known, run
 from ros_nodes.bodies import BODIES, Arm, Base
 from ros_nodes.lifecycle import ACTIVE, Lifecycle
 from ros_nodes.orders import Orders
+from ros_nodes.transport import LAST_WORDS
 from ros_nodes.trouble import LASTING, POLICY, Trouble
 
 ECHO = 0.3  # s for which a room and a loudspeaker's buffers go on with what was said
@@ -25,7 +26,6 @@ NEVER = -1e9  # s
 RESTING = 0.02  # s from one look at whether the body should stand to the next
 LOST = 0.5  # s without a new state of the body after which it is brought to a stand
 ENDING, LAST = "the agent ends", 3.0  # why a robot is to stand at the end; s that it is given for it
-LAST_WORDS = 10  # times that it is told to stand then, so that one comes
 
 
 class AgentNode:

@@ -19,10 +19,10 @@ from ros_nodes import convert
 from ros_nodes.arguments import ArgumentError, Parameter, known, run
 from ros_nodes.controllers import CONTROLLERS
 from ros_nodes.interfaces import message
+from ros_nodes.transport import LAST_WORDS
 
 WRENCH = "geometry_msgs/msg/WrenchStamped"
 ENDING = "the supervisor ends"
-LAST_WORDS = 10  # commands to stand that are sent before the end, so that one comes
 
 
 class SafetyNode:

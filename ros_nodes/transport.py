@@ -16,6 +16,7 @@ from ros_nodes.arguments import known
 
 
 WAITING = 16  # calls of a client that wait for their reply; older ones are given up
+LAST_WORDS = 10  # commands to stand that a node sends before it ends, so that one comes
 EVERY = 10.0  # s between two lines of one kind in the log
 
 

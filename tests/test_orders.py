@@ -4,9 +4,9 @@ import pytest
 
 from policies.mmllm import MMLLMPolicy
 from ros_nodes.agent_node import ENDING as ENDS
-from ros_nodes.agent_node import LAST_WORDS
 from ros_nodes.interfaces import message
 from ros_nodes.safety_node import ENDING
+from ros_nodes.transport import LAST_WORDS
 from tests.agent_robot import BOOL, STRING, Robot
 
 
