@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from training import evaluate as ev
 from training.collect import collect
 from training.data.demos import DemoReader
 from training.phrases import understand
-from training.play import Job, Player, Setting, check_policy, check_split, fingerprint, other_instruction
+from training.play import Job, Player, Setting, check_policy, check_split, fingerprint, other_instruction, way_told
 from training.replay import Recordings, Replay
 from training.settings import SettingsError
 from training.workers import WorkerError, allocator, each
@@ -172,6 +173,14 @@ def test_another_protocol_is_refused_by_name(tmp_path):
 
 
 # ---- crashes
+
+
+@pytest.mark.parametrize("heard_at, listens, expected", [
+    (2.0, True, {"told": "voice", "understood": "pick it up"}), (2.0, False, {"told": "voice"}), (0.0, True, {"told": "both"})])
+def test_the_words_that_were_understood_are_kept(heard_at, listens, expected):
+    world, policy = SimpleNamespace(voice_end=2.0, heard_at=heard_at), SimpleNamespace(listens=listens, spoken="pick it up")
+    assert way_told(world, policy) == expected
+    assert way_told(world, object()) == {"told": expected["told"]}
 
 
 def test_a_crash_is_an_error_with_its_traceback_and_no_failure(tmp_path):

@@ -133,6 +133,24 @@ def test_intervals_of_differences_hold_it_as_often_as_they_say():
     assert 0.91 < held / 400 < 0.99
 
 
+understood = st.sampled_from([None, "", "reach the red bowl", "reach the red cube"])
+
+
+@given(st.lists(st.tuples(understood, st.sampled_from(scores.OUTCOMES))))
+def test_what_the_ears_lost_is_told_from_what_the_hands_did(drawn):
+    """An instruction that was also written, or whose episode crashed, says nothing of the ears."""
+    heard = [{} if words is None else {"told": "voice", "understood": words} for words, _ in drawn]
+    figures = scores.by_voice([record(outcome=outcome, **more) for (_, outcome), more in zip(drawn, heard)])
+    spoken = [(words, outcome) for words, outcome in drawn if words is not None]
+    right = [outcome for words, outcome in spoken if words == "reach the red cube" and outcome != "error"]
+    if not spoken:
+        assert figures == {}
+        return
+    assert figures["by_voice"]["episodes"] == len(spoken)
+    assert figures["by_voice"]["word_for_word"] == sum(words == "reach the red cube" for words, _ in spoken)
+    assert figures["by_voice"]["success_rate"] == (right.count("success") / len(right) if right else None)
+
+
 def test_latencies_are_of_decisions_not_of_episodes():
     records = [record(latency_ms=[1.0] * 98), record(seed=1, latency_ms=[100.0, 100.0])]
     assert scores.latencies(records) == {"p50": 1.0, "p95": 1.0, "p99": 100.0}
@@ -180,6 +198,14 @@ def test_the_page_needs_no_network_and_tells_text_from_markup():
     assert not re.findall(r"(?:src|href)=\"?(?:https?:)?//", page)
     assert "<script>" not in page and "&lt;b&gt;Traceback" in page
     assert "1 of 3 episodes crashed" in page and "50.0%" in page
+
+
+def test_the_page_says_what_was_understood_where_it_is_not_what_was_said():
+    spoken = [record(seed=seed, told="voice", understood=words) for seed, words in enumerate(["reach the red cube", "", "go on"])]
+    films = [r | {"source": "", "told": "told by voice", "otherwise": None} for r in spoken]
+    page = render(scores.results(spoken, PROTOCOL), spoken, films, None)
+    assert re.findall(r"Understood: (.*?)</strong>", page) == ["nothing", "<q>go on</q>"]
+    assert "Of 3 instructions by voice alone 1 were understood word for word: 100.0% success in these." in page
 
 
 def test_the_page_says_the_interval_that_results_json_says():

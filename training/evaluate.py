@@ -169,4 +169,4 @@ def table(figures: Mapping[str, Any]) -> str:
     lines.append(f"{'all':16s} {scores.percent(figures['success_rate']):>9s}   {scores.percents(figures['interval']):>16s}   "
                  + (f"without {crashed} CRASHED" if crashed else ""))
     latency = "  ".join(f"{name} {ms} ms" for name, ms in figures["latency_ms"].items())
-    return "\n".join([*lines, f"a decision: {latency}"])
+    return "\n".join(filter(None, [*lines, scores.say_by_voice(figures), f"a decision: {latency}"]))

@@ -204,7 +204,7 @@ class Player:
             "outcome": "success" if episode.success else "failure",
             "ended_by": "the task" if episode.terminated else "the time limit",
             "instruction": other_instruction(job, self.setting.split) if self.setting.swap_instruction else episode.instruction,
-            "told": told(self.env.unwrapped),
+            **way_told(self.env.unwrapped, self.policy),
             "seconds": round(episode.seconds, 3),
             "interventions": [f"{e.time:.2f} s: {e.kind}, {e.detail}" for e in episode.interventions],
             "latency_ms": latency,
@@ -236,6 +236,13 @@ def recorded(jobs: Sequence[Job], setting: Setting) -> list[Job]:
     found = [job for job in jobs if key_of(job, setting) in recordings.episodes] or list(jobs)
     ways = [recordings.options(key_of(job, setting)).get("instruct", job.instruct) for job in found]
     return [replace(job, instruct=way) for job, way in zip(found, ways)]
+
+
+def way_told(world, policy: Policy) -> dict[str, str]:
+    """`told`, and of an instruction by voice alone what words a policy that listens understood last; "" for none."""
+    way = told(world)
+    heard = way == "voice" and getattr(policy, "listens", False)
+    return {"told": way} | ({"understood": policy.spoken} if heard else {})
 
 
 def told(world) -> str:

@@ -49,6 +49,7 @@ def render(figures: Mapping[str, Any], records: Sequence[Mapping], films: Sequen
         rows=[row(task, counts) for task, counts in figures["tasks"].items()],
         errors=[r for r in records if r["outcome"] == "error"],
         galleries=galleries(films),
+        by_voice=scores.say_by_voice(figures),
         latency=figures["latency_ms"],
         protocol={key: value if isinstance(value, str) else json.dumps(value) for key, value in protocol.items()},
     )

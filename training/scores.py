@@ -85,6 +85,16 @@ def difference(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, 
     return {"episodes": len(both), "difference": mean, "interval": [max(-1.0, centre - half), min(1.0, centre + half)]}
 
 
+def by_voice(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """{"by_voice": {"episodes", "word_for_word", "success_rate"}} of the episodes that were instructed by voice alone: how many
+    instructions were understood word for word, and the rate of success of those (None where there are none), which tells what
+    the ears lost from what the hands did. {} where no episode was."""
+    heard = [r for r in records if "understood" in r]
+    right = [r for r in heard if r["understood"] == r["instruction"]]
+    rate = tally(right)["success_rate"]
+    return {"by_voice": {"episodes": len(heard), "word_for_word": len(right), "success_rate": rate}} if heard else {}
+
+
 def latencies(records: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
     """{"p50", "p95", "p99"} of every decision, ms; None where no decision was made."""
     values = [ms for r in records for ms in r["latency_ms"]]
@@ -100,7 +110,8 @@ def percents(interval: Sequence[float]) -> str:
 
 
 def results(records: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """What results.json holds. Overall figures are of all episodes together, the interval with seeds as clusters."""
+    """What results.json holds. Overall figures are of all episodes together, the interval with seeds as clusters; `by_voice`
+    is there where episodes were instructed by voice alone."""
     names = [name for name in protocol["tasks"] if any(r["task"] == name for r in records)]
     whole = tally(records)
     return {
@@ -110,4 +121,14 @@ def results(records: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -
         "seeds": sorted({r["seed"] for r in records}),
         "protocol": dict(protocol),
         "latency_ms": latencies(records),
+        **by_voice(records),
     }
+
+
+def say_by_voice(figures: Mapping[str, Any]) -> str:
+    """What results.json's `by_voice` tells, as a sentence; "" where it has none."""
+    if "by_voice" not in figures:
+        return ""
+    heard = figures["by_voice"]
+    return (f"of {heard['episodes']} instructions by voice alone {heard['word_for_word']} were understood word for word: "
+            f"{percent(heard['success_rate'])} success in these")
