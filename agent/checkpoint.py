@@ -110,12 +110,22 @@ def find(name: str | Path) -> Path:
 
 
 def fingerprint(name: str | Path) -> str:
-    """The first half of the SHA-256 of a checkpoint's weights. Raises CheckpointError."""
-    return hashlib.sha256((find(name) / "model.safetensors").read_bytes()).hexdigest()[:32]
+    """The first half of the SHA-256 of all that a checkpoint loads: not of its notes or its card. Raises CheckpointError."""
+    folder = find(name)
+    written = {key: value for key, value in _written(folder).items() if key != "notes"}
+    content = hashlib.sha256(json.dumps(written, sort_keys=True).encode())
+    for file in [folder / "model.safetensors", *sorted(path for path in folder.glob("*/**/*") if path.is_file())]:
+        content.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
+    return content.hexdigest()[:32]
 
 
 def page(folder: Path) -> dict:
     """A checkpoint's config.json: {"model", "spec", "notes"}. Raises CheckpointError."""
+    written = _written(folder)
+    return written | {"model": pretrained.found(written["model"], folder)}
+
+
+def _written(folder: Path) -> dict:
     try:
         whole = {"notes": {}, **json.loads((folder / "config.json").read_text())}
     except (ValueError, TypeError) as error:
@@ -123,7 +133,7 @@ def page(folder: Path) -> dict:
     missing = sorted({"model", "spec"} - whole.keys())
     if missing:
         raise CheckpointError(f"{folder / 'config.json'} is no checkpoint's: it has no {', '.join(missing)}")
-    return whole | {"model": pretrained.found(whole["model"], folder)}
+    return whole
 
 
 def load(name: str | Path) -> tuple[EmbodiedModel, Processor, dict]:

@@ -15,6 +15,7 @@ from policies.safety import Limits, Supervisor
 
 MEMORY = 100  # control steps for which commands are remembered: no chunk may come later than that
 INSTANT = 1e-6  # s: stamps closer than this are one
+FOLLOWED = 1e-3  # rad from what is being played at which the robot was commanded something else
 TICKS = 10  # of a supervisor in a control period
 ROOM = 0.01  # m around the workspace before a supervisor steps in
 
@@ -80,9 +81,14 @@ class JointPlayer:
     def push(self, chunk: Chunk, now: float) -> None:
         """Raises SpecError for a chunk of another shape, or with NaN."""
         trajectory = plan(chunk, self.kind, self.arm, self.commanded(chunk.stamp))
-        old = _hold(self.commands[-1]) if self.playing is None else _settled(self.playing, now)
+        old = _hold(self.commands[-1]) if self._led_away() else _settled(self.playing, now)
         seconds = self._fade_time(old, trajectory, now)
         self.playing = Fade(old, trajectory, now, seconds) if seconds > INSTANT else trajectory
+
+    def _led_away(self) -> bool:
+        """Whether what was commanded last was not what is being played."""
+        last = self.commands[-1]
+        return self.playing is None or bool(np.abs(self.playing.at(last.stamp)[0] - last.position).max() > FOLLOWED)
 
     def _fade_time(self, old, new, now: float) -> float:
         jumps = np.abs(old.at(now)[0] - new.at(now)[0]).max() > 1e-6

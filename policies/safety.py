@@ -25,6 +25,7 @@ from policies.planner import Motion, Planner, Trajectory, at
 FUTURE = 0.05  # s by which a stamp may be ahead of the clock
 GAIN = 20.0  # rad/s of speed a rad behind what is followed
 CALM = 0.5  # s without trouble after which it is said to be over
+STALE = 5.0  # s after which it is news that a proposal is refused for the same reason as the one before
 SILENCE = "no sign of life from the loop that decides"
 PRESSES = "contact force over its limit"
 ASTRAY = "the robot is not where it was commanded to be"
@@ -110,7 +111,7 @@ class Supervisor:
         self.proposal: JointTrajectory | None = None
         self.stopped = ""  # why, while an emergency stop is latched
         self.held = ""  # why the loop that decides wants a stand
-        self.refused = ""  # why the last proposal was, if it was, without numbers
+        self.refused, self.refused_at = "", -np.inf  # why the last one of those proposals was, without numbers; when
         self.clips = False  # whether the last proposal had to be clipped
         self.alive = self.measured = self.force = None  # times of the last signs of life; the last JointState; N
         self.now, self.events = -np.inf, []
@@ -158,9 +159,9 @@ class Supervisor:
             self.hold(now, why, "refused")
             return False
         if why := self.fault(proposal, now):
-            if (about := NUMBER.sub("", why)) != self.refused:  # while stopped it is the same again and again
+            if (about := NUMBER.sub("", why)) != self.refused or now - self.refused_at > STALE:
                 self._note(now, "refused", why)
-            self.refused = about
+            self.refused, self.refused_at = about, now
             return False
         self.beat(now)
         low, high = self.limits.q_min, self.limits.q_max
@@ -168,7 +169,7 @@ class Supervisor:
         if clipped and not self.clips:  # one that follows another is no news
             self._note(now, "clipped", "positions outside the joints' ranges")
         self.clips = clipped
-        self.held = self.refused = ""
+        self.held = ""
         self.proposal = replace(proposal, positions=np.clip(proposal.positions, low, high))
         return True
 

@@ -1,32 +1,24 @@
 """Evaluation: resumed, sharded and parallel runs give the same figures; crashes are errors; handicaps are felt."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-import tests.little_world  # noqa: F401  registers its environment
+import tests.little_world  # registers its environment
 from agent import checkpoint
 from agent.spec import AUDIO, IMAGES, STATE, TASK, TIME, Chunk, SpecError
 from policies.wrappers import Blind, Instruct, Mute
-from tests.little_workers import Broken, Killed, Place, Times
 from tests.tiny import tiny_model
 from training import evaluate as ev
-from training.collect import collect
+from training.collect import Demonstrator, collect
 from training.data.demos import DemoReader
 from training.phrases import understand
 from training.play import Job, Player, Setting, check_policy, check_split, fingerprint, other_instruction, way_told
 from training.replay import Recordings, Replay
 from training.settings import SettingsError
-from training.workers import WorkerError, allocator, each
 
 SETTING = Setting("random", "little/World-v0", {}, "new_scenes")
 TASKS = ("reach", "pick_up")
@@ -94,82 +86,47 @@ def test_weights_that_change_meanwhile_are_noticed(tmp_path):
     Player(setting, weights=fingerprint(setting.policy))
     with pytest.raises(SettingsError, match="has changed since this began: are its weights being trained"):
         Player(setting, weights="0" * 32)
+    with pytest.raises(SettingsError, match="has changed since this began"):  # as who shows a learner how to go on
+        Demonstrator("tests.collecting:Counting-v0", {}, str(tmp_path), 0.0, setting.policy, None, "expert", 0.0, "0" * 32)
 
 
-def test_processes_give_what_one_process_gives():
-    alone, together = (dict(each(Times, (3,), range(6), workers)) for workers in (1, 2))
-    assert alone == together == {job: 3 * job for job in range(6)}
+def test_what_decides_a_checkpoints_actions_is_in_its_fingerprint(tmp_path):
+    model, processor, config = tiny_model()
+    folder = tmp_path / "weights"
+    checkpoint.save(folder, model, config, processor.tokenizer)
+    before = fingerprint(str(folder))
+    checkpoint.save(folder, model, config, processor.tokenizer, notes={"steps": 3})
+    (folder / "CARD.md").write_text("how it was made")
+    assert fingerprint(str(folder)) == before
+    page = json.loads((folder / "config.json").read_text())
+    page["model"]["horizon"] += 1
+    (folder / "config.json").write_text(json.dumps(page))
+    other = fingerprint(str(folder))
+    (folder / "tokenizer" / "tokenizer.json").write_text("{}")
+    assert len({before, other, fingerprint(str(folder))}) == 3
 
 
-def test_nothing_to_do_is_done_at_once():
-    assert list(each(Broken, (), [], 2)) == list(each(Broken, (), [], 1)) == []
-
-
-def test_a_finished_run_may_be_run_again_by_several_processes(tmp_path):
-    whole = run(tmp_path)
-    assert run(tmp_path, workers=2) == whole
-
-
-def test_a_single_job_is_not_done_in_the_main_process_either():
-    """What it sets there would stay: once, a round of practice left training with one thread."""
-    assert dict(each(Place, (), [1], 2))[1] != os.getpid() == dict(each(Place, (), [1], 1))[1]
-
-
-def test_what_a_worker_raises_reaches_the_main_process():
-    with pytest.raises(ZeroDivisionError):
-        list(each(Broken, (), [1, 2, 3], 2))
-
-
-EACH = """from training.workers import each
-from tests.little_workers import Place
-if __name__ == '__main__':
-    for _, place in each(Place, (0.3,), [1, 1, 1, 1, 300, 300, 300, 300], 2): print(place, flush=True)"""
-TOGETHER = """from training.workers import together
-from tests.little_workers import linger_together
-if __name__ == '__main__': together(linger_together, (100.0,), 2)"""
-
-
-@pytest.mark.parametrize("code, lines", ((EACH, 4), (TOGETHER, 2)), ids=("each", "together"))
-@pytest.mark.parametrize("how, before", ((signal.SIGKILL, ""), (signal.SIGINT, ""), (signal.SIGTERM, ""),
-                                         (signal.SIGTERM, "trap '' INT; ")), ids=("KILL", "INT", "TERM", "TERM-background"))
-def test_workers_end_at_once_with_the_process_that_is_ended(how, before, code, lines):
-    """Also where it was started by a script in the background: there a shell has SIGINT ignored."""
-    command = ["sh", "-c", f'{before}exec "$0" -c "$1"', sys.executable, code]
-    main = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    places = {int(main.stdout.readline()) for _ in range(lines)}
-    main.send_signal(how)
-    assert main.wait(10.0) != 0
-    end = time.monotonic() + 10.0
-    while any(alive(place) for place in places) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not any(alive(place) for place in places)
-
-
-@pytest.mark.skipif(allocator() is None, reason="no tcmalloc: apt-get install libtcmalloc-minimal4")
-def test_who_trains_together_takes_memory_from_tcmalloc():
-    code = TOGETHER.replace("linger_together, (100.0,)", "linked_together, ()").replace("linger", "linked")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert allocator() in done.stdout and "libc.so" in done.stdout
-
-
-def alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{process}/status")  # where there is one, a zombie is told by it
-    return not (status.exists() and "State:\tZ" in status.read_text())
-
-
-def test_a_killed_worker_is_said():
-    with pytest.raises(WorkerError, match="run again"):
-        list(each(Killed, (), [1, 2, 3], 2))
+def test_several_processes_play_what_one_plays(tmp_path):
+    setting = replace(SETTING, env_id="tests.little_world:little/World-v0")  # which they have to register, too
+    whole = run(tmp_path / "alone", setting)
+    assert timeless(run(tmp_path / "together", setting, workers=2)) == timeless(whole)
+    assert run(tmp_path / "alone", setting, workers=2) == whole
 
 
 def test_another_protocol_is_refused_by_name(tmp_path):
     run(tmp_path)
     with pytest.raises(SettingsError, match=r"delay_steps was 0, is now 2"):
         run(tmp_path, replace(SETTING, delay_steps=2))
+    with pytest.raises(SettingsError, match=r"device was 'cpu', is now 'cuda'"):
+        run(tmp_path, device="cuda")
+
+
+def test_episodes_of_another_protocol_are_not_joined(tmp_path):
+    run(tmp_path / "here")
+    run(tmp_path / "late", replace(SETTING, delay_steps=2))
+    (tmp_path / "here" / "episodes-more.jsonl").write_bytes((tmp_path / "late" / "episodes.jsonl").read_bytes())
+    with pytest.raises(ev.EvaluateError, match="episodes-more.jsonl holds episodes of another protocol"):
+        run(tmp_path / "here")
 
 
 # ---- crashes
@@ -199,13 +156,12 @@ def test_an_evaluation_that_only_crashes_is_given_up(tmp_path):
     assert len(lines(tmp_path)) == 5
 
 
-def test_errors_stay_until_they_are_to_be_tried_again(tmp_path):
-    run(tmp_path, replace(SETTING, env_kwargs={"crash": [10]}))
-    file = tmp_path / "protocol.json"  # the world was mended since
-    file.write_text(file.read_text().replace("10\n  ]", "]").replace('"crash": [\n', '"crash": ['))
-    mended = replace(SETTING, env_kwargs={"crash": []})
-    assert run(tmp_path, mended)["tasks"]["reach"]["errors"] == 1
-    assert run(tmp_path, mended, retry_errors=True)["tasks"]["reach"]["errors"] == 0
+def test_errors_stay_until_they_are_to_be_tried_again(tmp_path, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr(tests.little_world, "BROKEN", {10})
+        run(tmp_path)
+    assert run(tmp_path)["tasks"]["reach"]["errors"] == 1
+    assert run(tmp_path, retry_errors=True)["tasks"]["reach"]["errors"] == 0
     assert len(ev.read_records(tmp_path)) == 8
 
 
@@ -225,14 +181,26 @@ def test_films_are_of_the_counted_episodes_and_made_once(tmp_path):
     filmed = ev.read_records(tmp_path, files=ev.FILMS)
     counted = ev.read_records(tmp_path)
     assert len(filmed) == 3 and len(list((tmp_path / "videos").glob("*.mp4"))) == 3
-    assert all(counted[key]["outcome"] == r["outcome"] for key, r in filmed.items())
     before = (tmp_path / ev.FILMS).read_text()
     ev.evaluate(tmp_path, SETTING, TASKS, 4, seed=10, videos=2)
     assert (tmp_path / ev.FILMS).read_text() == before
     assert (tmp_path / "report.html").read_text().count("data:video/mp4") == 3
+    for key, shown in filmed.items():
+        assert {**counted[key], "video": f"{key[0]}-{key[1]}.mp4", "latency_ms": 0} == {**shown, "latency_ms": 0}
     (tmp_path / ev.FILMS).write_text(before.splitlines()[0] + "\n")  # killed before the others were noted
     ev.evaluate(tmp_path, SETTING, TASKS, 4, seed=10, videos=2)
     assert ev.read_records(tmp_path, files=ev.FILMS).keys() == filmed.keys()
+
+
+def test_films_of_an_evaluation_that_grew_are_those_of_the_whole(tmp_path):
+    for episodes in (4, 8, 16):
+        ev.evaluate(tmp_path / "grown", SETTING, TASKS, episodes, seed=10, videos=2)
+    ev.evaluate(tmp_path / "whole", SETTING, TASKS, 16, seed=10, videos=2)
+    filmed = [ev.read_records(tmp_path / name, files=ev.FILMS).keys() for name in ("grown", "whole")]
+    assert filmed[0] == filmed[1]
+    assert len(list((tmp_path / "grown" / "videos").glob("*.mp4"))) == 3
+    ev.evaluate(tmp_path / "grown", SETTING, TASKS, 17, seed=10, videos=0)  # asks for none, and takes none away
+    assert ev.read_records(tmp_path / "grown", files=ev.FILMS).keys() == filmed[0]
 
 
 def test_a_film_that_cannot_be_written_ends_nothing(tmp_path):
@@ -344,7 +312,22 @@ def test_what_cannot_be_combined_is_refused():
     with pytest.raises(SettingsError, match="expert"):
         check_policy(replace(SETTING, policy="expert", mute=True), "text")
     with pytest.raises(SettingsError, match="instruct=text"):
-        check_policy(replace(SETTING, swap_instruction=True), "voice")
+        check_policy(replace(SETTING, env_id="soma/Tabletop-v0", swap_instruction=True), "voice")
+    for asked in ({"swap_instruction": True}, {"safety": True}, {"blend": 0.2}, {"policy": "replay:folder"}):
+        with pytest.raises(SettingsError, match=f"{next(iter(asked))}=.*: an environment of soma/ is needed, not little"):
+            check_policy(replace(SETTING, **asked), "text")
+
+
+def test_an_environment_that_describes_no_robot_is_refused():
+    with pytest.raises(SettingsError, match="env.id=CartPole-v1: it describes no robot"):
+        check_policy(replace(SETTING, env_id="CartPole-v1"), "text")
+
+
+def test_weights_of_another_robot_are_refused_before_anything_is_played(tmp_path):
+    slow = Setting("pocket", "soma/Tabletop-v0", {"control_hz": 25.0}, "new_scenes")
+    with pytest.raises(SettingsError, match="trained with control_hz 10.0, this robot has 25.0"):
+        run(tmp_path / "out", slow)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("text", ["2/2", "1", "a/b", "1/0"])

@@ -159,9 +159,11 @@ def test_without_an_overlap_blending_changes_nothing():
         np.testing.assert_allclose(a.play(blended, t / 10), b.play(sharp, t / 10), atol=1e-12)
 
 
-def test_a_chunk_starts_from_what_the_robot_was_really_told():
-    """Something else (a safety stop, a push) commanded the arm after the last action."""
-    one, robot = player()
+@pytest.mark.parametrize("blend", [0.0, 0.4])
+def test_a_chunk_starts_from_what_the_robot_was_really_told(blend):
+    """Something else (a safety stop, a push) commanded the arm after the last action; it goes on from there, not from where
+    the chunk before would have led."""
+    one, robot = player(blend)
     robot.play(one, 0.0)
     moved = PANDA.home + 0.05
     robot.command = JointState(0.1, moved, 0.03)

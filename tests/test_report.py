@@ -138,9 +138,11 @@ understood = st.sampled_from([None, "", "reach the red bowl", "reach the red cub
 
 @given(st.lists(st.tuples(understood, st.sampled_from(scores.OUTCOMES))))
 def test_what_the_ears_lost_is_told_from_what_the_hands_did(drawn):
-    """An instruction that was also written, or whose episode crashed, says nothing of the ears."""
+    """An instruction that was written says nothing of them; where the words of some are not known, nothing is said."""
     heard = [{} if words is None else {"told": "voice", "understood": words} for words, _ in drawn]
     figures = scores.by_voice([record(outcome=outcome, **more) for (_, outcome), more in zip(drawn, heard)])
+    unknown = scores.by_voice([record(told="voice", understood="go"), record(told="voice")])
+    assert unknown == {}
     spoken = [(words, outcome) for words, outcome in drawn if words is not None]
     right = [outcome for words, outcome in spoken if words == "reach the red cube" and outcome != "error"]
     if not spoken:
@@ -206,6 +208,14 @@ def test_the_page_says_what_was_understood_where_it_is_not_what_was_said():
     page = render(scores.results(spoken, PROTOCOL), spoken, films, None)
     assert re.findall(r"Understood: (.*?)</strong>", page) == ["nothing", "<q>go on</q>"]
     assert "Of 3 instructions by voice alone 1 were understood word for word: 100.0% success in these." in page
+
+
+@pytest.mark.parametrize("handicap, says", [
+    ({}, "Both cameras, with the sound that the agent heard."), ({"mute": True}, "with the sound that the agent did not hear."),
+    ({"blind": True}, "Both cameras, through which the agent saw nothing, with the sound that the agent heard.")])
+def test_the_page_says_what_of_its_films_the_agent_did_not_sense(handicap, says):
+    film = record() | {"source": "", "told": "Told in writing:", "otherwise": None}
+    assert says in render(scores.results([record()], PROTOCOL | handicap), [record()], [film], None)
 
 
 def test_the_page_says_the_interval_that_results_json_says():

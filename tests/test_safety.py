@@ -151,10 +151,12 @@ def test_what_is_clipped_or_refused_again_and_again_is_told_once():
     supervisor = Supervisor(PANDA, GENTLE, HOME, TICK)
     wide = HOME.position + np.array([9.0, 0, 0, 0, 0, 0, 0])
     for k in range(20):
-        supervisor.propose(proposal(k * TICK, wide, hz=0.1), k * TICK)
-        supervisor.propose(proposal(k * TICK - 1.5 - 0.01 * (k % 3), HOME.position), k * TICK)
+        assert supervisor.propose(proposal(k * TICK, wide, hz=0.1), k * TICK)
+        assert not supervisor.propose(proposal(k * TICK - 1.5 - 0.01 * (k % 3), HOME.position), k * TICK)
     told = kinds([supervisor.step(0.2)])
-    assert told.count("clipped") == 1
+    assert told.count("clipped") == 1 and told.count("refused") == 1
+    supervisor.propose(proposal(-1.0, HOME.position), 6.0)  # long after the last one
+    assert kinds([supervisor.step(6.0)]).count("refused") == 1
 
 
 def test_an_arm_that_comes_after_its_command_late_is_not_stopped():

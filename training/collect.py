@@ -91,14 +91,14 @@ class Demonstrator:
     """Tries jobs, one after the other: an environment and a writer, made once a process."""
 
     def __init__(self, env_id: str, env_kwargs: Mapping, out: str, perturb: float, learner: str | None,
-                 beginning: int | None, policy: str, safety: float):
+                 beginning: int | None, policy: str, safety: float, taught: str | None):
         self.env = make_world(env_id, env_kwargs, {}, beginning)
         self.keeps_all = beginning is not None or learner is not None
         self.world, self.perturb, self.safety = self.env.unwrapped, perturb, safety
         self.writer = DemoWriter(out, policy_spec(self.world), self.world.arm.name)
         self.policy = TeleopPolicy() if policy == "teleop" else ExpertPolicy(self.env)
         if learner is not None:
-            self.policy = TakeOver(load_policy(learner, self.env), self.policy)
+            self.policy = TakeOver(load_policy(learner, self.env, weights=taught), self.policy)
 
     def __call__(self, job: Job) -> dict[str, str]:
         """What came of it. A crash is an error, never a failure."""
@@ -203,9 +203,9 @@ def collect(
     kwargs, spec, robot = checked(episodes, env, env_id, split, seed, perturb, safety)
     recorded_names(out)  # that they are ours
     require_robot(out, robot, spec)
-    taught = learner and (fingerprint(learner) or learner)  # its weights, wherever they are
-    protocol = {"env": env_id, **kwargs, "perturb": perturb, "learner": taught, "beginning": beginning, "policy": policy,
-                "safety": safety}
+    taught = learner and fingerprint(learner)  # its weights, wherever they are
+    protocol = {"env": env_id, **kwargs, "perturb": perturb, "learner": taught or learner, "beginning": beginning,
+                "policy": policy, "safety": safety}
     share, rest = divmod(episodes, len(tasks))
     wanted: Counter[str] = Counter()
     for i, task in enumerate(tasks):
@@ -216,7 +216,7 @@ def collect(
             (out / PROTOCOL).unlink(missing_ok=True)  # of one that was stopped before its first episode had ended
         claim(out / PROTOCOL, protocol)
         plan = Plan(wanted, split, seed, read_outcomes(out))
-        run_plan(plan, (env_id, kwargs, str(out), perturb, learner, beginning, policy, safety), workers, out)
+        run_plan(plan, (env_id, kwargs, str(out), perturb, learner, beginning, policy, safety, taught), workers, out)
     return plan.report()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -25,10 +23,9 @@ def main(cfg: Mapping[str, Any]) -> int:
     at_least(0, {"seed": cfg["seed"]})
     check_policy(setting, "mixed")
     tasks = task_names([], cfg["policy"], setting.env_id)
-    protocol = {"tasks": tasks, "seed": cfg["seed"], "instruct": IN_TURN, **asdict(setting)}
-    protocol |= {"weights": (weights := fingerprint(cfg["policy"])), "mujoco": version("mujoco")}
+    weights = fingerprint(cfg["policy"])
     clear(out)
-    claim(out / evaluate.PROTOCOL, protocol)
+    claim(out / evaluate.PROTOCOL, evaluate.protocol(setting, tasks, cfg["seed"], IN_TURN, cfg["device"], weights))
     chosen = jobs(tasks, cfg["episodes"], cfg["seed"], out)
     evaluate.play(chosen, (setting, cfg["device"], weights), cfg["workers"], out / "episodes.jsonl")
     figures = evaluate.summarise(out)

@@ -2,11 +2,12 @@
 
 A folder holds protocol.json, episodes*.jsonl (one line an episode, in the order in which they ended), results.json,
 report.html and videos/. The figures depend on the lines alone, not on who wrote them or when: the folders of several
-machines are joined by copying their episodes*.jsonl into one.
+machines are joined by copying their episodes*.jsonl into one. Each line holds its protocol's mark, and no other one's counts.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections import Counter
@@ -23,7 +24,7 @@ from training.play import (
     Job, Player, Setting, at_its_pace, check_policy, check_split, fingerprint, recorded, task_names,
 )  # fmt: skip
 from training.report import write_report
-from training.settings import SettingsError, at_least, claim
+from training.settings import SettingsError, at_least, claim, protocol_in
 from training.workers import each
 
 PROTOCOL, RESULTS, FILMS, FILMING, VIDEOS = "protocol.json", "results.json", "films.jsonl", ".filming", "videos"
@@ -59,9 +60,8 @@ def evaluate(
     setting, seeds = at_its_pace(setting), range(seed, seed + episodes)[shard[0] :: shard[1]]
     jobs = recorded([Job(task, s, instruct) for s in seeds for task in tasks], setting)
     out = Path(out)
-    protocol = {"tasks": tasks, "seed": seed, "instruct": instruct, **asdict(setting)}
     weights = fingerprint(setting.policy)
-    claim(out / PROTOCOL, protocol | {"weights": weights, "mujoco": version("mujoco")})
+    claim(out / PROTOCOL, protocol(setting, tasks, seed, instruct, device, weights))
     done = read_records(out, keep_errors=not retry_errors)
     missing = [job for job in jobs if (job.task, job.seed) not in done]
     name = "episodes.jsonl" if shard[1] == 1 else f"episodes-{shard[0]}of{shard[1]}.jsonl"
@@ -72,19 +72,31 @@ def evaluate(
     return figures
 
 
+def protocol(setting: Setting, tasks: Sequence[str], seed: int, instruct: str, device: str, weights: str | None) -> dict:
+    """All that decides the figures but how many episodes there are."""
+    played_with = {"weights": weights, "device": device, "mujoco": version("mujoco")}
+    return {"tasks": list(tasks), "seed": seed, "instruct": instruct, **asdict(setting), **played_with}
+
+
+def mark(out: Path) -> str:
+    """What tells the protocol of a folder's episodes from others."""
+    return hashlib.sha256(json.dumps(protocol_in(out / PROTOCOL), sort_keys=True).encode()).hexdigest()[:16]
+
+
 def play(jobs: Sequence[Job], args: tuple, workers: int, file: Path, doing: str = "playing", hopeless: int = MOST_ERRORS) -> None:
     """Append a record to the file as each episode ends. Raises EvaluateError where the first `hopeless` ones all crash."""
-    count: Counter[str] = Counter()
+    count, ours = Counter(), {"protocol": mark(file.parent)}
     with file.open("ab+") as log, tqdm(total=len(jobs), unit="episode", desc=doing) as bar:
         mend(log)
         for _, record in each(Player, args, jobs, workers):
-            log.write((json.dumps(record) + "\n").encode())
+            log.write((json.dumps(record | ours) + "\n").encode())
             log.flush()
             count[record["outcome"]] += 1
             bar.update()
             bar.set_postfix(success=count["success"], failure=count["failure"], error=count["error"])
             if hopeless <= count["error"] == count.total():
-                raise EvaluateError(f"the first {count['error']} episodes all crashed, the last one so:\n{record['error']}")
+                raise EvaluateError(f"the first {count['error']} episodes all crashed (retry_errors=true plays them again), the "
+                                    f"last one so:\n{record['error']}")
 
 
 def mend(log) -> None:
@@ -97,9 +109,14 @@ def mend(log) -> None:
 
 def read_records(out: Path, keep_errors: bool = True, files: str = "episodes*.jsonl") -> dict[tuple[str, int], dict]:
     """(task, seed) -> record, ordered by task and seed. An unfinished line does not count, and of two records of one
-    episode an error does not stand against the other."""
-    lines = [line for file in sorted(out.glob(files)) for line in file.read_text().splitlines()]
-    records = [json.loads(line) for line in lines if line.endswith("}")]
+    episode an error does not stand against the other. Raises EvaluateError for episodes of another protocol."""
+    records, ours = [], mark(out)
+    for file in sorted(out.glob(files)):
+        found = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
+        if any(r.get("protocol", ours) != ours for r in found):
+            raise EvaluateError(f"{file} holds episodes of another protocol than {out / PROTOCOL} (other settings, weights, "
+                                "device or MuJoCo): keep them in a folder of their own")
+        records += found
     records.sort(key=lambda r: (r["task"], r["seed"], r["outcome"] != "error"))
     return {(r["task"], r["seed"]): r for r in records if keep_errors or r["outcome"] != "error"}
 
@@ -108,8 +125,7 @@ def summarise(out: Path) -> dict[str, Any]:
     """Write results.json from the folder's records. Raises EvaluateError where there is none."""
     if not (out / PROTOCOL).is_file():
         raise EvaluateError(f"{out} holds no evaluation: {PROTOCOL} is missing")
-    protocol = json.loads((out / PROTOCOL).read_text())
-    figures = scores.results(list(read_records(out).values()), protocol)
+    figures = scores.results(list(read_records(out).values()), protocol_in(out / PROTOCOL))
     (out / RESULTS).write_text(json.dumps(figures, indent=1))
     return figures
 
@@ -119,10 +135,23 @@ def film(out: Path, args: tuple, videos: int, workers: int) -> None:
     with FileLock(out / FILMING):  # of another shard in the same folder
         drawn = draw(list(read_records(out).values()), videos)
         jobs = [Job(r["task"], r["seed"], r["instruct"], out / video_of(r)) for r in drawn]
+        if videos:
+            drop_films(out, {(job.task, job.seed) for job in jobs})
         shown = {r["video"] for r in read_records(out, files=FILMS).values() if "video" in r}
         missing = [job for job in jobs if job.film.name not in shown or not job.film.is_file()]
         if missing:
             play(missing, args, workers, out / FILMS, "filming", len(missing) + 1)
+
+
+def drop_films(out: Path, drawn: set[tuple[str, int]]) -> None:
+    """Of what was drawn when there were fewer episodes: the page would show more of the early ones."""
+    films = read_records(out, files=FILMS)
+    if others := films.keys() - drawn:
+        for key in others:
+            (out / video_of(films[key])).unlink(missing_ok=True)
+        half = out / f"{FILMS}.part"
+        half.write_text("".join(json.dumps(r) + "\n" for key, r in films.items() if key in drawn))
+        half.replace(out / FILMS)
 
 
 def draw(records: Sequence[Mapping[str, Any]], videos: int) -> list[Mapping[str, Any]]:

@@ -11,12 +11,13 @@ import gymnasium as gym
 import numpy as np
 
 import envs
+from agent.spec import Spec, SpecError
 from envs.tabletop.env import INSTRUCT
 from envs.tabletop.scene import SPLITS
 from envs.tabletop.tasks import TASKS
 from envs.tabletop.voices import unspoken
 from envs.tabletop.words import instruction
-from policies.base import Episode, Policy, Record, rollout
+from policies.base import Episode, Policy, Record, policy_spec, rollout
 from policies.wrappers import Blind, Instruct, Mute
 from training.film import Film
 from training.replay import PREFIX, Key, Recordings, Replay, dataset_fingerprint
@@ -131,9 +132,18 @@ def at_its_pace(setting: Setting) -> Setting:
     return replace(setting, decide_every=1) if senseless(setting.policy) else setting
 
 
-def load_policy(name: str, env: gym.Env, device: str = "cpu") -> Policy:
-    """expert, random, replay: and a dataset's folder, a shipped name or a checkpoint's folder. Raises
-    agent.checkpoint.CheckpointError, training.data.demos.DatasetError, and SettingsError for a device that there is not."""
+def load_policy(name: str, env: gym.Env, device: str = "cpu", weights: str | None = None) -> Policy:
+    """expert, random, replay: and a dataset's folder, a shipped name or a checkpoint's folder. weights: their `fingerprint`,
+    where it matters that they are the very ones. Raises agent.checkpoint.CheckpointError, training.data.demos.DatasetError, and
+    SettingsError for a device that there is not, or other weights."""
+    policy = _loaded(name, env, device)
+    if weights not in (None, fingerprint(name)):
+        raise SettingsError(f"policy={name} has changed since this began: are its weights being trained? A copy of their folder "
+                            "stays as it is")
+    return policy
+
+
+def _loaded(name: str, env: gym.Env, device: str) -> Policy:
     if name == "expert":
         from policies.scripted import ExpertPolicy
 
@@ -184,12 +194,9 @@ class Player:
     """Environment and policy, made once a process; called with one job after the other."""
 
     def __init__(self, setting: Setting, device: str = "cpu", weights: str | None = None):
-        """weights: their `fingerprint`, where it matters that they are the very ones. Raises SettingsError."""
+        """weights: see `load_policy`, which raises what this raises."""
         self.setting, self.env = setting, make_env(setting)
-        self.policy = load_policy(setting.policy, self.env, device)
-        if weights not in (None, fingerprint(setting.policy)):
-            raise SettingsError(f"policy={setting.policy} has changed since this began: are its weights being trained? A copy of "
-                                "their folder stays as it is")
+        self.policy = load_policy(setting.policy, self.env, device, weights)
 
     def __call__(self, job: Job) -> dict[str, Any]:
         """The episode's record. A crash is an error with its traceback, never a failure."""
@@ -267,12 +274,32 @@ def check_policy(setting: Setting, instruct: str) -> None:
     if senseless(setting.policy) and (setting.mute or setting.blind or setting.swap_instruction):
         raise SettingsError(f"policy={setting.policy} goes by nothing that is sensed or said: mute, blind and swap_instruction "
                             "change nothing")
-    if setting.policy.startswith(PREFIX) and not setting.env_id.startswith(TABLETOP):
-        raise SettingsError(f"policy={setting.policy}: an environment of {TABLETOP} is needed, whose scenes are known by seed")
+    ours = {"swap_instruction": setting.swap_instruction, "safety": setting.safety, "blend": setting.blend,
+            "policy": setting.policy.startswith(PREFIX)}  # scenes that are known by seed, an arm that is known
+    if said := [key for key, asked in ours.items() if asked and not setting.env_id.startswith(TABLETOP)]:
+        raise SettingsError(f"{said[0]}={getattr(setting, said[0])}: an environment of {TABLETOP} is needed, not "
+                            f"{setting.env_id}")
     if setting.swap_instruction and instruct != "text":
         raise SettingsError(f"swap_instruction=true replaces the written one: instruct=text is needed, not {instruct}")
     if setting.safety and setting.blend:
         raise SettingsError(f"blend={setting.blend}: with safety=true the supervisor passes from one trajectory to the next")
     at_least(1, {"decide_every": setting.decide_every})
     at_least(0, {"delay_steps": setting.delay_steps, "blend": setting.blend})
-    make_env(setting).close()
+    env = make_env(setting)
+    if not hasattr(env.unwrapped, "robot_spec"):
+        raise SettingsError(f"env.id={setting.env_id}: it describes no robot (robot_spec: agent.spec.Spec)")
+    check_fit(setting.policy, policy_spec(env.unwrapped))
+    env.close()
+
+
+def check_fit(policy: str, robot: Spec) -> None:
+    """Raise SettingsError for weights that were trained for another robot."""
+    if policy in OWN_POLICIES or policy.startswith(PREFIX):
+        return
+    from agent.checkpoint import find, page
+    from policies.mmllm import require_same
+
+    try:
+        require_same(Spec.from_dict(page(find(policy))["spec"]), robot)
+    except SpecError as error:
+        raise SettingsError(f"policy={policy}: {error}") from error

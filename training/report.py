@@ -48,7 +48,7 @@ def render(figures: Mapping[str, Any], records: Sequence[Mapping], films: Sequen
         whole=row("all", whole),
         rows=[row(task, counts) for task, counts in figures["tasks"].items()],
         errors=[r for r in records if r["outcome"] == "error"],
-        galleries=galleries(films),
+        galleries=galleries(films, protocol),
         by_voice=scores.say_by_voice(figures),
         latency=figures["latency_ms"],
         protocol={key: value if isinstance(value, str) else json.dumps(value) for key, value in protocol.items()},
@@ -95,8 +95,9 @@ def film(record: Mapping[str, Any], counted: Mapping | None, path: Path, embed: 
     }
 
 
-def galleries(films: Sequence[Mapping]) -> list[tuple[str, str, list]]:
+def galleries(films: Sequence[Mapping], protocol: Mapping[str, Any]) -> list[tuple[str, str, list]]:
     """(heading, note, films) of failures and successes."""
-    what = "Both cameras, with the sound that the agent heard"
+    seen = "Both cameras, through which the agent saw nothing," if protocol.get("blind") else "Both cameras,"
+    what = f"{seen} with the sound that the agent {'did not hear' if protocol.get('mute') else 'heard'}"
     kinds = {"failure": ("Failures", f"Drawn at random. {what}."), "success": ("Successes", f"{what}.")}
     return [(*kind, [f for f in films if f["outcome"] == outcome]) for outcome, kind in kinds.items()]

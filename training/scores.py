@@ -88,8 +88,10 @@ def difference(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, 
 def by_voice(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """{"by_voice": {"episodes", "word_for_word", "success_rate"}} of the episodes that were instructed by voice alone: how many
     instructions were understood word for word, and the rate of success of those (None where there are none), which tells what
-    the ears lost from what the hands did. {} where no episode was."""
-    heard = [r for r in records if "understood" in r]
+    the ears lost from what the hands did. {} where no episode was, or where it is not known of all what was understood."""
+    heard = [r for r in records if r.get("told") == "voice"]
+    if not all("understood" in r for r in heard):
+        return {}
     right = [r for r in heard if r["understood"] == r["instruction"]]
     rate = tally(right)["success_rate"]
     return {"by_voice": {"episodes": len(heard), "word_for_word": len(right), "success_rate": rate}} if heard else {}
