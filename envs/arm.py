@@ -181,6 +181,7 @@ def _goal(pose) -> tuple[float, ...]:
 _FAR = 0.5  # m and rad mixed: more than this is not asked of one step, further the linearisation is worthless
 _RESETTLE = 0.15  # rad of null-space motion towards home that one solution may add to its seed
 _EYE = np.eye(6)
+_ASTRAY = 5e-3  # m from its line at which a turn is taken to have led the tool away: the longest straight step bends by 2e-3
 _SETTLED = 5e-3  # rad: a step smaller than this leaves the posture within some 1e-4 of its rest
 
 
@@ -307,18 +308,17 @@ def plan(chunk: Chunk, action: ActionSpec, arm: Arm, command: JointState) -> Joi
     """The timed joint trajectory that a chunk means.
 
     `command` is what was last commanded as of chunk.stamp, not what was measured: deltas accumulate on it. Action i is
-    reached at stamp + (i + 1) / hz. Actions are clipped to the spec's bounds, targets to its workspace, and a step that
-    would need a joint to exceed its velocity limit is shortened along its line in joint space. Each point depends on
-    the one before it alone, so a chunk cut in two means the same. Raises SpecError for a wrong shape, kind or a NaN.
+    reached at stamp + (i + 1) / hz. Actions are clipped to the spec's bounds, targets to its workspace, a turn for which a
+    joint has no room is left out, and a step that would need a joint to exceed its velocity limit is shortened along its
+    line in joint space. Each point depends on the one before it alone, so a chunk cut in two means the same. Raises
+    SpecError for a wrong shape, kind or a NaN.
     """
     actions = _checked(chunk, action, command)
     reach = arm.dq_max / chunk.hz
     follow = {"ee_delta": _follow_tool, "joint_position": _follow_joints}[action.kind]
     q, points, openings = np.asarray(command.position, dtype=float), [], []
     for row in np.clip(actions, action.low, action.high):
-        target, opening = follow(row, action, arm, q)
-        step = target - q
-        q = np.clip(q + step / max(1.0, float(np.max(np.abs(step) / reach))), arm.q_min, arm.q_max)
+        q, opening = follow(row, action, arm, q, reach)
         points.append(q)
         openings.append(opening)
     times = chunk.stamp + np.arange(1, len(points) + 1) / chunk.hz
@@ -341,13 +341,30 @@ def _checked(chunk, action, command) -> np.ndarray:
     return actions
 
 
-def _follow_tool(row, action, arm, q):
+def _within_reach(arm, q, target, reach):
+    """From q towards joint angles (7,), no joint further than its `reach` (rad) and its limits."""
+    step = target - q
+    return np.clip(q + step / max(1.0, float(np.max(np.abs(step) / reach))), arm.q_min, arm.q_max)
+
+
+def _follow_tool(row, action, arm, q, reach):
     x, y, z, yaw = pose_to_tool(fk(arm, q))
     dx, dy, dz, dyaw = (float(r) * s for r, s in zip(row[:4], action.scale, strict=True))
     low, high = action.workspace or ((-np.inf,) * 3, (np.inf,) * 3)
     target = [min(max(p, lo), hi) for p, lo, hi in zip((x + dx, y + dy, z + dz), low, high, strict=True)]
-    q = _solve(arm, _tool_frame(*target, yaw + dyaw), np.clip(q, arm.q_min, arm.q_max), 40, 1e-6)
-    return q, 0.5 * (float(row[4]) + 1.0) * arm.max_opening
+    for turn in (dyaw, 0.0):  # where it needs a long way of the joints, or gives up the place for the turn: without it
+        solved = _solve(arm, _tool_frame(*target, yaw + turn), np.clip(q, arm.q_min, arm.q_max), 40, 1e-6)
+        point = _within_reach(arm, q, solved, reach)
+        if _beside(fk(arm, point)[:3, 3], np.array((x, y, z)), np.array(target)) < _ASTRAY:
+            break
+    return point, 0.5 * (float(row[4]) + 1.0) * arm.max_opening
+
+
+def _beside(point, start, end) -> float:
+    """How far a point is from the line between two others, m."""
+    way = end - start
+    share = np.clip(way.dot(point - start) / max(way.dot(way), 1e-12), 0.0, 1.0)
+    return float(np.linalg.norm(start + share * way - point))
 
 
 def ee_delta(action: ActionSpec, arm: Arm, before: JointState, after: JointState) -> np.ndarray:
@@ -359,5 +376,5 @@ def ee_delta(action: ActionSpec, arm: Arm, before: JointState, after: JointState
     return np.clip(row, action.low, action.high).astype(np.float32)
 
 
-def _follow_joints(row, action, arm, q):
-    return row[:7], float(row[7])
+def _follow_joints(row, action, arm, q, reach):
+    return _within_reach(arm, q, row[:7], reach), float(row[7])

@@ -228,6 +228,17 @@ def test_plan_never_leaves_the_limits_or_the_workspace(arm, rng):
     np.testing.assert_allclose((x, y, z), (0.5, 0.32, 0.01), atol=1e-4)
 
 
+@arms
+@pytest.mark.parametrize("turn", [-1.0, 1.0])
+@pytest.mark.parametrize("x, y", [(0.60, 0.25), (0.35, 0.25), (0.50, 0.0), (0.60, -0.25)])
+def test_a_turn_for_which_there_is_no_room_does_not_move_the_tool(arm, turn, x, y):
+    spin = np.tile([0.0, 0.0, 0.0, turn, 1.0], (25, 1))
+    path = plan(Chunk(spin, 2.0, 10.0), ACTION, arm, state(arm, (x, y, 0.02, 0.0)))
+    tools = np.array([pose_to_tool(fk(arm, q)) for q in path.positions])
+    assert np.abs(tools[:, :3] - (x, y, 0.02)).max() < 0.01
+    assert np.abs(tools[-1, :3] - tools[-2, :3]).max() < 1e-4 and turn * np.unwrap(tools[:, 3])[-1] > 1.5
+
+
 @pytest.mark.parametrize("cut", [1, 5, 15])
 @pytest.mark.parametrize("size", [0.5, 3.0])
 def test_a_chunk_cut_in_two_means_the_same(cut, size, rng):

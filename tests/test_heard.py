@@ -6,6 +6,7 @@ import pytest
 from agent.spec import TIME
 from envs.tabletop.env import TabletopEnv
 from envs.tabletop.tasks import TASKS
+from envs.tabletop.tasks.motions import press
 from policies.base import Chunk, rollout
 
 
@@ -31,6 +32,29 @@ def test_starting_before_the_beep_fails():
         *_, terminated, truncated, info = env.step(env.expert_action())
         assert not truncated
     assert not info["success"] and env.time < 1.0
+
+
+def test_who_is_there_before_the_beep_because_the_instruction_was_half_heard_fails():
+    """And then waits: that needs no ears for the beep."""
+    env = fast("start_on_beep", instruct="voice")
+    env.reset(seed=0)
+    over = False
+    while not over:
+        early = env.time < env.heard_at - 0.05
+        action = TASKS["reach"].expert(env.task, env.world) if early else np.array((0, 0, 0, 0, 1.0))
+        *_, terminated, truncated, info = env.step(action)
+        over = terminated or truncated
+    assert terminated and not info["success"] and env.time < env.task.beeps_at
+
+
+def test_pressing_a_buzzer_before_any_rings_fails():
+    env = fast("press_buzzer")
+    env.reset(seed=1)
+    env.task.rings_at, over = 9.0, False
+    while not over:
+        *_, terminated, truncated, info = env.step(press(env.world, env.task.target))
+        over = terminated or truncated
+    assert terminated and not info["success"] and env.time < 9.0
 
 
 def test_who_comes_long_after_the_beep_is_too_late():

@@ -110,3 +110,16 @@ def test_the_end_of_what_was_written_too_surprises_nobody():
 
 def _hue(rgb):
     return rgb / np.linalg.norm(rgb)
+
+
+@pytest.mark.parametrize("task, term", [("place_then_press", "inside"), ("sort_two", "first"), ("put_two", "first")])
+def test_the_reward_for_a_step_stays_while_the_next_ones_are_done(task, term):
+    """Closing the gripper for the next thing undoes nothing."""
+    env = TabletopEnv(task, lazy_images=True)
+    env.reset(seed=0)
+    paid, over = [], False
+    while not over:
+        *_, terminated, truncated, info = env.step(env.expert_action())
+        paid.append(info["reward_terms"][term])
+        over = terminated or truncated
+    assert info["success"] and set(paid) == {0.0, 1.0} and paid == sorted(paid)

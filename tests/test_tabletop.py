@@ -56,7 +56,7 @@ def test_a_rate_that_physics_does_not_keep_is_refused(hz):
 
 @pytest.mark.parametrize("options, why", [
     ({"instruction": None}, "instruction None: at most 200"), ({"instruction": "caf\u00e9"}, "printable ASCII"),
-    ({"utterance": np.zeros(100)}, "not with text"),
+    ({"utterance": np.zeros(100)}, "not with text"), ({"instruct": "voice", "utterance": None}, "utterance None: a recording"),
     *(({"instruct": "voice", "utterance": wave}, r"floats \(n,\) in \[-1, 1\]")
       for wave in (np.zeros((100, 2)), np.zeros(100, np.int16), np.zeros(0), np.full(100, np.nan), np.full(100, 1.5))),
 ])

@@ -154,6 +154,8 @@ class TabletopEnv(gym.Env):
         if "utterance" in options and way == "text":
             raise ValueError("an utterance is heard with instruct voice or both, and not with text, also where that is drawn")
         said = options.get("utterance", self.instruction)
+        if said is None:
+            raise ValueError("utterance None: a recording, floats (n,) in [-1, 1], is needed")
         self._ears = Ears(sound_rng, self.split, None if way == "text" else said)
         self.voice_end = self._ears.heard_at
         self.heard_at = 0.0 if self._text else self.voice_end

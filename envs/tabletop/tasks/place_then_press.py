@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from envs.tabletop.scene import GRASPABLE, SceneDraw
 from envs.tabletop.tasks import motions
-from envs.tabletop.tasks.base import (
-    Task, distance, having, inside, nearness, out_of_reach, pressed, released, wrong_lifted,
-)  # fmt: skip
+from envs.tabletop.tasks.base import Task, distance, having, inside, nearness, out_of_reach, pressed, wrong_lifted
 
 
 class PlaceThenPress(Task):
@@ -57,7 +55,7 @@ class PlaceThenPress(Task):
         return {
             "near": nearness(distance(world, self.focus(world))),
             "held": float(world.held(self.item.name)),
-            "inside": float(inside(world, self.item, self.bowl) and released(world, self.item)),
+            "inside": float(inside(world, self.item, self.bowl) and not world.touching(self.item.name)),
             "pressed": float(self.success(world)),
         }
 

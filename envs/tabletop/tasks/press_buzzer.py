@@ -13,7 +13,7 @@ from envs.tabletop.tasks.press_button import PressButton
 
 class PressBuzzer(PressButton):
     """One buzzer starts to ring at a drawn time. Success: it is held down by 5 mm or more. Pressing another one fails
-    at once."""
+    at once, and so does pressing any before it rings."""
 
     name = "press_buzzer"
     forms = (
@@ -61,6 +61,12 @@ class PressBuzzer(PressButton):
             return []
         silence = np.zeros(max(-first, 0), np.float32)
         return [(world.position(self.target.name), np.concatenate([silence, self.waveform[max(first, 0) : last]]))]
+
+    def success(self, world):
+        return world.time > self.rings_at and super().success(world)
+
+    def failure(self, world):
+        return super().failure(world) or (world.time <= self.rings_at and pressed(world, self.target))
 
     def expert(self, world):
         if world.time < self.rings_at + self.reaction:

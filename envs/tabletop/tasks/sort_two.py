@@ -56,7 +56,7 @@ class SortTwo(Task):
 
     def reward(self, world):
         item, _ = self.now(world)
-        done = [float(self.done(world, *pair)) for pair in self.pairs]
+        done = [float(inside(world, a, b) and not world.touching(a.name)) for a, b in self.pairs]
         near, held = nearness(distance(world, world.position(item.name))), float(world.held(item.name))
         return {"near": near, "held": held, "first": done[0], "second": done[1]}
 

@@ -14,8 +14,8 @@ class StartOnBeep(Reach):
     nothing; where it has not come within `patience`, one episode in five, none comes.
 
     Success: the tool over the object, as in Reach, at most `prompt` after the beep; without one, to have stayed still to
-    the end. Having moved the commanded tool by more than 3 cm before the beep fails; what perturbations did does not count,
-    nor that it is undone, or followed, within a second.
+    the end. Having moved the commanded tool by more than 3 cm before the beep fails, also while the instruction is still being
+    spoken; what perturbations did does not count, nor that it is undone, or followed, within a second.
     Without ears, who goes by the best of clocks succeeds in 36 episodes of 100, who never goes in 20.
     """
 
@@ -52,7 +52,7 @@ class StartOnBeep(Reach):
         self.waveform, self.speaker = beep(rng), rng.uniform((0.3, -0.4, 0.2), (0.7, 0.4, 0.6))
 
     def after_step(self, world):
-        if world.time < max(self.heard_at, world.pushed_at + self.settling):
+        if world.time < world.pushed_at + self.settling:
             self.rest = world.target[:3]
         moved = np.linalg.norm(world.target[:3] - self.rest) > self.tolerance
         self.early = self.early or bool(moved and world.time <= self.beeps_at)
