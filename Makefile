@@ -5,7 +5,7 @@
 #
 # PYTHON       the interpreter that .venv is made with, 3.10 to 3.13
 # TORCH        the PyTorch to install; without it the CPU build. With a GPU:  make setup TORCH=torch
-# TORCH_INDEX  one more package index for it, such as https://download.pytorch.org/whl/cu128
+# TORCH_INDEX  the package index that it comes from, such as https://download.pytorch.org/whl/cu128
 
 PYTHON ?= python3
 MUJOCO ?= 3.3.7
@@ -59,7 +59,7 @@ $(VENV)/torch: | $(BIN)/python
 	echo "installing $(TORCH) (some hundred megabytes)"; \
 	again=; [ ! -f $@ ] || [ "$$(cat $@)" = "$(TORCH) $(TORCH_INDEX)" ] || again="--force-reinstall --no-deps"; \
 	for how in $${again:+"$$again"} ""; do \
-		$(BIN)/python -m pip install --quiet $$how "$(TORCH)" $${index:+--extra-index-url "$$index"} || exit 1; \
+		$(BIN)/python -m pip install --quiet $$how "$(TORCH)" $${index:+--index-url "$$index"} || exit 1; \
 	done; \
 	echo "$(TORCH) $(TORCH_INDEX)" > $@
 

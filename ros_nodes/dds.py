@@ -20,14 +20,17 @@ from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
-from cyclonedds.core import InstanceState, ReadCondition, SampleState, ViewState, WaitSet
-from cyclonedds.domain import Domain, DomainParticipant
-from cyclonedds.idl import IdlStruct
-from cyclonedds.idl import types as idl
-from cyclonedds.pub import DataWriter
-from cyclonedds.qos import Policy, Qos
-from cyclonedds.sub import DataReader
-from cyclonedds.topic import Topic
+try:
+    from cyclonedds.core import InstanceState, ReadCondition, SampleState, ViewState, WaitSet
+    from cyclonedds.domain import Domain, DomainParticipant
+    from cyclonedds.idl import IdlStruct
+    from cyclonedds.idl import types as idl
+    from cyclonedds.pub import DataWriter
+    from cyclonedds.qos import Policy, Qos
+    from cyclonedds.sub import DataReader
+    from cyclonedds.topic import Topic
+except ModuleNotFoundError as error:
+    raise ImportError("there is neither rclpy nor cyclonedds: source ROS 2's setup.bash, or pip install -e '.[ros]'") from error
 
 from ros_nodes.arguments import USE_SIM_TIME, ArgumentError, Parameter, of_files, read, valid
 from ros_nodes.cdr import HEADER, CdrError, decode, encode

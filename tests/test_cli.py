@@ -1,5 +1,6 @@
 """The command `soma`: what is asked is understood, mistakes are answered with what is allowed, every YAML composes."""
 
+import errno
 import json
 import os
 import re
@@ -53,11 +54,12 @@ def test_the_examples_of_the_help_compose(example):
 @pytest.mark.parametrize("script", ["recipe.sh", "measure.sh"])
 def test_the_scripts_ask_for_what_composes(script, tmp_path):
     """Beside a soma that only notes what it is asked for."""
-    noted, soma = tmp_path / "noted", tmp_path / "soma"
-    soma.write_text(f'#!/bin/sh\necho "$@" >> {noted}\n')
-    soma.chmod(0o755)
-    subprocess.run(["sh", Path(cli.__file__).parent / script, tmp_path / "first"], check=True, capture_output=True,
-                   env=os.environ | {"SOMA": str(soma)}, cwd=tmp_path)
+    noted, soma, flite = tmp_path / "noted", tmp_path / "soma", tmp_path / "flite"
+    for program in (soma, flite):
+        program.write_text(f'#!/bin/sh\necho "$@" >> {noted}\n')
+        program.chmod(0o755)
+    subprocess.run(["sh", Path(cli.__file__).parent / script, tmp_path / "first"], check=True, capture_output=True, cwd=tmp_path,
+                   env=os.environ | {"SOMA": str(soma), "PATH": f"{tmp_path}:{os.environ['PATH']}"})
     asked = [line.split() for line in noted.read_text().splitlines()]
     assert len(asked) >= 8
     for verb, *words in asked:
@@ -171,6 +173,10 @@ MISTAKES = [
     (["train", "~model.vision.depth=1", "data=DATA"], ["'~model.vision.depth=1'", "leaves out a part's key"]),
     (["train", "~model.backbone", "data=DATA"], ["'~model.backbone'", "leaves out a part's key"]),
     (["train", "+model.eyes=2", "data=DATA"], ["EmbodiedModel takes no eyes", "vision"]),
+    (["eval", "+polcy=random", "out=OUT"], ["'polcy'", "mean policy"]),
+    (["train", "+stage.decision=16", "data=DATA"], ["'stage.decision'", "mean stage.decisions"]),
+    (["train", "data=nowhere"], ["data=nowhere", "meta/info.json is missing", "soma collect"]),
+    (["export", "weights=pocket", "out=DATA"], ["nothing is overwritten", "another out=FOLDER"]),
     (["train", "stage=hearing", "init=pocket", "stage.voices={espeak: 1, pico: 0, festival: 0, piper: 0, hibari: 0}",
       "data=DATA"], ["DATA", "demonstrations", "voice bank"]),
 ]
@@ -368,10 +374,16 @@ def full_disk_of_safetensors():
     raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")  # as seen
 
 
+def someone_elses():
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "demos/frames")
+
+
 @pytest.mark.parametrize("write", (
     pytest.param(lambda: Path("/dev/full").write_text("all of it"),
-                 marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")), full_disk_of_safetensors))
-def test_a_full_disk_is_told_by_whichever_library_meets_it(write, monkeypatch, capsys):
+                 marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")),
+    full_disk_of_safetensors, someone_elses))
+def test_a_full_disk_and_others_files_are_told_by_whichever_library_meets_them(write, monkeypatch, capsys):
     monkeypatch.setattr(cli, "dispatch", lambda words: write())
     status, page = said(capsys, "collect")
-    assert status == 2 and page.err.startswith("soma: ") and "No space left on device" in page.err
+    assert status == 2 and page.err.startswith("soma: ")
+    assert "No space left on device" in page.err or "Permission denied: 'demos/frames'" in page.err

@@ -136,6 +136,14 @@ def test_weights_that_exist_take_on_a_sense_and_a_horizon_and_keep_what_they_kno
     np.testing.assert_allclose(model.senses["force"].normalize.high, np.percentile(forces, 99.5, axis=0), atol=0.05)
 
 
+def test_what_is_as_in_init_though_it_is_otherwise_by_default_is_said():
+    words = {"backbone": {"lm": {"depth": 3}}}  # which cannot be asked for at all
+    asked = {"horizon": 8, "vision": {"depth": 1, "blocks": 1}}
+    ours = stages.kept({"horizon": 8, "vision": {"depth": 2}} | words, asked)
+    assert ours == ["model.vision.depth=2", "model.vision.blocks=None"]
+    assert stages.kept(asked | words, asked) == []
+
+
 def test_a_part_of_another_class_takes_nothing_over_beside_init():
     cfg = settings.compose("train", ["init=pocket", "model.generator._target_=agent.generators.action_tokens.Bins",
                                      "~model.generator.draws", "~model.generator.steps", "model.backbone.tune=lora"])
@@ -311,7 +319,8 @@ def test_an_unknown_stage_is_named():
         train({"stage": {"kind": "demos", "batch": 8}, "processes": 3, "threads": 2})
 
 
-@pytest.mark.parametrize("threads, gpus, batch, processes", [(2, 0, 8, 2), (3, 0, 8, 1), (2, 1, 8, 1), (2, 4, 16, 4)])
+@pytest.mark.parametrize("threads, gpus, batch, processes", [(2, 0, 8, 2), (3, 0, 8, 2), (12, 0, 8, 8), (12, 0, 4, 4),
+                                                           (2, 1, 8, 1), (2, 4, 16, 4)])
 def test_without_being_asked_each_gpu_or_thread_has_a_process(threads, gpus, batch, processes, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)

@@ -81,8 +81,10 @@ def overview() -> str:
 def verb_help(verb: str) -> str:
     lines = [f"soma {verb} [key=value ...]", "", settings.heading(verb), "", "Keys and defaults:"]
     for name, (default, choices) in settings.groups(verb).items():
-        lines.append(f"  {name + '=' + default:28s}one of {', '.join(choices)}; its keys are {name}.KEY (see --show)")
-    lines += [f"  {key.name + '=' + key.default:28s}{key.comment}" for key in settings.keys(verb)]
+        lines.append(f"  {name + '=' + default:27s} one of {', '.join(choices)}; its keys are {name}.KEY (see --show)")
+    lines += [f"  {key.name + '=' + key.default:27s} {key.comment}" for key in settings.keys(verb)]
+    if chosen := settings.groups(verb):
+        lines.append(f"What the keys of {', '.join(chosen)} mean is said in {settings.CONFIGS}/")
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Callable, Iterator, NamedTuple, Sequence
 
-SPACE, SPACE_OF_RECIPE = 5, 60  # GB that a training run with some demonstrations wants, and training/recipe.sh
+SPACE, SPACE_OF_RECIPE = 20, 60  # GB that a training run with some demonstrations wants, and training/recipe.sh
 LEARN = ", for stage=hearing"
 SYNTHESISERS = (("espeak", "en-us", ""), ("flite", "slt", ", for the split new_voices"), ("pico", "en-US", LEARN),
                 ("festival", "ked_diphone", LEARN), ("piper", "joe", LEARN), ("hibari", "heart", LEARN))

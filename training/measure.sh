@@ -3,15 +3,17 @@
 #
 #   sh training/measure.sh [WEIGHTS [SEED [FOLDER]]]      # pocket, 1000 and outputs/measured; SOMA=COMMAND where soma is elsewhere
 #
-# Run again, it goes on where it was interrupted. Half of the voices need apt-get install flite.
+# Run again, it goes on where it was interrupted. Half of the voices need apt-get install flite. WORKERS=8 plays in so many
+# processes, where there are more than two cores.
 set -e
-WEIGHTS=${1:-pocket} SEED=${2:-1000} OUT=${3:-outputs/measured} SOMA=${SOMA:-.venv/bin/soma}
+command -v flite > /dev/null || { echo "half of the voices are flite's: apt-get install flite" >&2; exit 2; }
+WEIGHTS=${1:-pocket} SEED=${2:-1000} OUT=${3:-outputs/measured} SOMA=${SOMA:-.venv/bin/soma} WORKERS=${WORKERS:-2}
 HEARD=press_buzzer,start_on_beep,find_rattle FOUR=reach,pick_up,place_in,press_button
 
 play() {  # NAME SETTINGS: status 1 says that episodes crashed, which the tables say, too
     name=$1; shift
     echo "$name"
-    $SOMA eval seed="$SEED" out="$OUT/$name" "$@" || [ $? -eq 1 ]
+    $SOMA eval workers="$WORKERS" seed="$SEED" out="$OUT/$name" "$@" || [ $? -eq 1 ]
 }
 own() { play "$@" policy="$WEIGHTS"; }
 side_by_side() { $SOMA report "$(printf ",$OUT/%s" "$@" | cut -c 2-)"; }

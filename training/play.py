@@ -21,9 +21,9 @@ from policies.base import Episode, Policy, Record, policy_spec, rollout
 from policies.wrappers import Blind, Instruct, Mute
 from training.film import Film
 from training.replay import PREFIX, Key, Recordings, Replay, dataset_fingerprint
+from training.report import OURS
 from training.settings import SettingsError, at_least, require
 
-TABLETOP = "soma/"  # what the ids of our own environments begin with
 OWN_POLICIES = ("expert", "random")
 
 
@@ -70,7 +70,7 @@ def task_names(asked: Sequence[str], policy: str = "expert", env_id: str = "soma
 
 def only_task(env_id: str) -> str | None:
     """The task of an environment that has one; None for the tabletop, which has many."""
-    if env_id.startswith(TABLETOP):
+    if env_id.startswith(OURS):
         return gym.registry[env_id].kwargs["task"] if env_id in gym.registry else None
     return env_id.rpartition(":")[2].replace("/", "-")
 
@@ -95,7 +95,7 @@ def check_split(split: str, instruct: str) -> None:
 
 
 def make_env(setting: Setting) -> gym.Env:
-    if own := setting.env_id.startswith(TABLETOP):
+    if own := setting.env_id.startswith(OURS):
         refuse_told(setting.env_kwargs)
     played = {"split": setting.split, "action": "joint_position", "lazy_images": True} if own else {}
     return make_world(setting.env_id, setting.env_kwargs, played)
@@ -219,7 +219,7 @@ class Player:
 
     def play(self, job: Job, *more: Record) -> tuple[Episode, Film | None]:
         film, setting = Film(self.policy) if job.film else None, self.setting
-        own = setting.env_id.startswith(TABLETOP)
+        own = setting.env_id.startswith(OURS)
         options = {"task": job.task, "instruct": job.instruct, **job.options} if own else None
         if isinstance(self.policy, Replay):
             options |= self.policy.choose(key_of(job, setting))
@@ -276,8 +276,8 @@ def check_policy(setting: Setting, instruct: str) -> None:
                             "change nothing")
     ours = {"swap_instruction": setting.swap_instruction, "safety": setting.safety, "blend": setting.blend,
             "policy": setting.policy.startswith(PREFIX)}  # scenes that are known by seed, an arm that is known
-    if said := [key for key, asked in ours.items() if asked and not setting.env_id.startswith(TABLETOP)]:
-        raise SettingsError(f"{said[0]}={getattr(setting, said[0])}: an environment of {TABLETOP} is needed, not "
+    if said := [key for key, asked in ours.items() if asked and not setting.env_id.startswith(OURS)]:
+        raise SettingsError(f"{said[0]}={getattr(setting, said[0])}: an environment of {OURS} is needed, not "
                             f"{setting.env_id}")
     if setting.swap_instruction and instruct != "text":
         raise SettingsError(f"swap_instruction=true replaces the written one: instruct=text is needed, not {instruct}")

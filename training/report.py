@@ -10,6 +10,7 @@ from typing import Any, Mapping, Sequence
 
 from training import scores
 
+OURS = "soma/"  # what the ids of our own environments begin with
 EMBED = 40_000_000  # bytes of video that the page may hold; beyond, it names the files beside it
 HANDICAPS = {"mute": "microphones silenced", "blind": "cameras black", "swap_instruction": "another task's words"}
 TOLD = {"text": "Told in writing:", "voice": "Told by voice, to be heard in the film:",
@@ -43,7 +44,7 @@ def render(figures: Mapping[str, Any], records: Sequence[Mapping], films: Sequen
     template = (files("training") / "templates" / "report.html").read_text()
     protocol, whole = figures["protocol"], scores.tally(records) | {"interval": figures["interval"]}
     return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template).render(
-        title=title or f"{protocol['policy']} on {protocol['split']}",
+        title=title or f"{protocol['policy']} on {protocol['split'] if is_ours(protocol) else protocol['env_id']}",
         subtitle=subtitle(figures),
         whole=row("all", whole),
         rows=[row(task, counts) for task, counts in figures["tasks"].items()],
@@ -57,8 +58,14 @@ def render(figures: Mapping[str, Any], records: Sequence[Mapping], films: Sequen
 
 def subtitle(figures: Mapping[str, Any]) -> str:
     protocol, seeds = figures["protocol"], figures["seeds"]
-    said = [f"instructed by {protocol['instruct']}", *(say for key, say in HANDICAPS.items() if protocol.get(key))]
+    said = [f"instructed by {protocol['instruct']}"] * is_ours(protocol)
+    said += [say for key, say in HANDICAPS.items() if protocol.get(key)]
     return ", ".join([*said, f"seeds {seeds[0]} to {seeds[-1]}" if seeds else "no episode yet"])
+
+
+def is_ours(protocol: Mapping[str, Any]) -> bool:
+    """Whether it was played on the tabletop: other environments have no splits, and instruct in their own way."""
+    return protocol.get("env_id", OURS).startswith(OURS)
 
 
 def row(task: str, counts: Mapping[str, Any]) -> dict[str, Any]:

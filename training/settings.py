@@ -17,7 +17,9 @@ from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 import yaml
 
 OURS = ("agent", "envs", "policies", "training", "ros_nodes")  # packages whose own errors are what a user is told
-FULL = os.strerror(errno.ENOSPC)  # what libraries of all kinds say of a full disk, each in an error of its own
+# what libraries of all kinds say of a full disk, or of files of other people, each in an error of its own
+TOLD = tuple(map(os.strerror, (errno.ENOSPC, errno.EACCES, errno.EROFS)))
+OPEN = ("env.kwargs.", "stage.env.kwargs.", "stage.schedule.", "stage.dropout.", "model.")  # take keys that the YAML has not
 CONFIGS = Path(__file__).parent / "configs"
 ENTRY = re.compile(r"^(\w+):\s*(.*?)(?:\s+#\s*(.*))?$")
 NEEDED = {bool: "true or false", int: "a whole number", float: "a number"}  # by a default's type
@@ -26,7 +28,7 @@ PLAIN = re.compile(r"[\w./:+-]*")  # what hydra's grammar takes as it stands
 
 def is_told(kind: str, message: str) -> bool:
     """Whether an error of a class in module `kind` says what a user can do; any other is a fault, shown with its traceback."""
-    return kind.partition(".")[0] in OURS or FULL in message
+    return kind.partition(".")[0] in OURS or any(said in message for said in TOLD)
 
 
 class SettingsError(ValueError):
@@ -206,8 +208,8 @@ def _check_keys(base, overrides: Sequence[str]) -> None:
         name = item.partition("=")[0].lstrip("+~")
         parent = known.get(name.rpartition(".")[0])
         new_in_free_part = parent is not None and not len(parent) if hasattr(parent, "keys") else False
-        if name not in known and not new_in_free_part and not item.startswith("+"):
-            more = "; +KEY=VALUE adds a key to a group" if "." in name else ""
+        if name not in known and not new_in_free_part and not (item.startswith("+") and name.startswith(OPEN)):
+            more = "; +KEY=VALUE adds a key" if name.startswith(OPEN) else ""
             raise SettingsError(nearest(name, _siblings(name, known), "key") + more)
 
 

