@@ -127,7 +127,8 @@ def test_weights_that_exist_take_on_a_sense_and_a_horizon_and_keep_what_they_kno
     (demos / form.SOMA).write_text(json.dumps(about))
     words = ["init=pocket", "model=pocket_force", "model.horizon=12", f"data={demos}", f"out={tmp_path / 'out'}", "threads=1",
              "stage.schedule.steps=1", "stage.schedule.workers=0", "stage.batch=1"]
-    model, _, page = checkpoint.load(train(settings.compose("train", words)))
+    model, _, page = checkpoint.load(train(settings.compose("train", [*words, f"frames={tmp_path / 'frames'}"])))
+    assert not (demos / "frames").exists() and any((tmp_path / "frames").glob("demos-*/*.npy"))
     before, _, first = checkpoint.load("pocket")
     assert model.horizon == 12 and set(model.senses) == {"force"} and len(model.backbone.layers) == len(before.backbone.layers)
     assert page["model"]["backbone"] == first["model"]["backbone"]

@@ -6,6 +6,7 @@ They take what `soma train` reads from training/configs/train.yaml and training/
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -208,10 +209,18 @@ def windows_of(reader: DemoReader, folder: str | Path, processor: Processor, hor
     at_least(0, {"stage.queries": stage["queries"]})
     state = peers()
     mine = slice(state.process_index, None, state.num_processes)
-    cache = FrameCache.build(reader, Path(folder) / "frames", processor.image_size, state.is_main_process, mine)
+    cache = FrameCache.build(reader, frames_of(folder, cfg), processor.image_size, state.is_main_process, mine)
     state.wait_for_everyone()
     return DemoWindows(reader, cache, processor, horizon, stage["batch"] // cfg["processes"], stage["decisions"],
                        cfg["seed"], remix, dropout, stage["queries"], cfg["processes"], light)
+
+
+def frames_of(folder: str | Path, cfg: Mapping[str, Any]) -> Path:
+    """Where a dataset's pictures are decoded: in it, or in a folder of its own in `frames`."""
+    if cfg["frames"] is None:
+        return Path(folder) / "frames"
+    place = hashlib.sha256(str(Path(folder).resolve()).encode()).hexdigest()[:8]  # of two of the same name
+    return Path(cfg["frames"]) / f"{Path(folder).name}-{place}"
 
 
 def hearing(cfg: Mapping[str, Any]) -> Trainer:
