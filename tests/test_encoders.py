@@ -110,6 +110,13 @@ def test_direction_survives_the_features(lag):
     assert int(features[0, :, -(2 * LAGS + 1) :].mean(0).argmax()) == LAGS + lag
 
 
+def test_what_is_heard_amid_training_in_bf16_is_what_is_heard_in_use():
+    features, wave = Features(2, hop=320), torch.randn(2, 8000, 2, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        amid = features(wave)
+    assert torch.equal(amid, features(wave))
+
+
 @pytest.mark.parametrize("stamped, hidden", [(True, False), (True, True), (False, False)])
 def test_remembered_sound_holds_the_state_in_which_it_was_heard(stamped, hidden):
     """Where it is to, and the state is not hidden. A model that is only now to remember it thinks as it did before."""
