@@ -16,7 +16,7 @@ play() {  # NAME SETTINGS: status 1 says that episodes crashed, which the tables
     $SOMA eval workers="$WORKERS" seed="$SEED" out="$OUT/$name" "$@" || [ $? -eq 1 ]
 }
 own() { play "$@" policy="$WEIGHTS"; }
-side_by_side() { $SOMA report "$(printf ",$OUT/%s" "$@" | cut -c 2-)"; }
+side_by_side() { $SOMA report "$(printf ",$OUT/%s" "$@" | cut -c 2-)"; echo; }  # a blank line, where the next table begins
 
 own text episodes=50 videos=24
 own written split=new_voices instruct=text episodes=50 videos=0
