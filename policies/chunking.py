@@ -11,7 +11,8 @@ import numpy as np
 
 from agent.spec import ActionSpec, Chunk, SpecError
 from envs.arm import Arm, JointState, JointTrajectory, plan
-from policies.safety import Limits, Supervisor
+from policies.limits import Limits
+from policies.safety import Supervisor
 
 MEMORY = 100  # control steps for which commands are remembered: no chunk may come later than that
 INSTANT = 1e-6  # s: stamps closer than this are one

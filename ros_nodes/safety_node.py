@@ -14,7 +14,8 @@ import mujoco
 from envs.arm import ARMS
 from envs.collision import Body
 from envs.tabletop.env import TabletopEnv
-from policies.safety import Command, Event, Limits, Supervisor
+from policies.limits import Limits
+from policies.safety import Command, Event, Supervisor
 from ros_nodes import convert
 from ros_nodes.arguments import ArgumentError, Parameter, known, run
 from ros_nodes.controllers import CONTROLLERS

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from envs.arm import PANDA, JointState, JointTrajectory
-from policies.safety import Limits, Supervisor
+from policies.limits import Limits
+from policies.safety import Supervisor
 
 HOME = JointState(0.0, np.array(PANDA.home), 0.08)
 TICK = 0.01

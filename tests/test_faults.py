@@ -12,7 +12,8 @@ pytest.importorskip("cyclonedds", reason="cyclonedds is not installed: pip insta
 from benchmarks.fault_bench import IN_TIME, PERIOD, bench, first_of_stop, ip, network, worst  # noqa: E402
 from benchmarks.faults import FAULTS, PARTITION  # noqa: E402
 from envs.arm import PANDA, JointState  # noqa: E402
-from policies.safety import Limits, Supervisor  # noqa: E402
+from policies.limits import Limits  # noqa: E402
+from policies.safety import Supervisor  # noqa: E402
 
 
 def networks() -> bool:

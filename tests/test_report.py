@@ -210,6 +210,13 @@ def test_the_page_says_what_was_understood_where_it_is_not_what_was_said():
     assert "Of 3 instructions by voice alone 1 were understood word for word: 100.0% success in these." in page
 
 
+@pytest.mark.parametrize("failures, says", [(1, "All of them. Both cameras"), (2, "Drawn at random. Both cameras")])
+def test_the_page_says_whether_its_failures_are_all(failures, says):
+    records = [record(seed=seed, outcome="failure") for seed in range(failures)]
+    film = records[0] | {"source": "", "told": "Told in writing:", "otherwise": None}
+    assert says in render(scores.results(records, PROTOCOL), records, [film], None)
+
+
 @pytest.mark.parametrize("handicap, says", [
     ({}, "Both cameras, with the sound that the agent heard."), ({"mute": True}, "with the sound that the agent did not hear."),
     ({"blind": True}, "Both cameras, through which the agent saw nothing, with the sound that the agent heard.")])

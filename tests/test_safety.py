@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.arm import PANDA, JointState, fk, ik, tool_pose
-from policies.safety import Limits, Supervisor
+from policies.limits import Limits
+from policies.safety import Supervisor
 from tests.supervised import GENTLE, HOME, TICK, assert_within, details, kinds, moving, proposal, run, standing_where, states
 
 

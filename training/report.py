@@ -49,7 +49,7 @@ def render(figures: Mapping[str, Any], records: Sequence[Mapping], films: Sequen
         whole=row("all", whole),
         rows=[row(task, counts) for task, counts in figures["tasks"].items()],
         errors=[r for r in records if r["outcome"] == "error"],
-        galleries=galleries(films, protocol),
+        galleries=galleries(films, protocol, sum(r["outcome"] == "failure" for r in records)),
         by_voice=scores.say_by_voice(figures),
         latency=figures["latency_ms"],
         protocol={key: value if isinstance(value, str) else json.dumps(value) for key, value in protocol.items()},
@@ -102,9 +102,10 @@ def film(record: Mapping[str, Any], counted: Mapping | None, path: Path, embed: 
     }
 
 
-def galleries(films: Sequence[Mapping], protocol: Mapping[str, Any]) -> list[tuple[str, str, list]]:
-    """(heading, note, films) of failures and successes."""
+def galleries(films: Sequence[Mapping], protocol: Mapping[str, Any], failures: int) -> list[tuple[str, str, list]]:
+    """(heading, note, films) of failures, of which there are so many, and successes."""
     seen = "Both cameras, through which the agent saw nothing," if protocol.get("blind") else "Both cameras,"
     what = f"{seen} with the sound that the agent {'did not hear' if protocol.get('mute') else 'heard'}"
-    kinds = {"failure": ("Failures", f"Drawn at random. {what}."), "success": ("Successes", f"{what}.")}
-    return [(*kind, [f for f in films if f["outcome"] == outcome]) for outcome, kind in kinds.items()]
+    failed, succeeded = ([f for f in films if f["outcome"] == outcome] for outcome in ("failure", "success"))
+    which = "Drawn at random" if len(failed) < failures else "All of them"
+    return [("Failures", f"{which}. {what}.", failed), ("Successes", f"{what}.", succeeded)]
