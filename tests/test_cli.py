@@ -153,7 +153,7 @@ MISTAKES = [
     (["train", "stage=hearing", "init=pocket", "tokenizer=DATA", "data=OUT"], ["tokenizer", "brings its own"]),
     (["train", "stage=hearing", "init=pocket", "model.horizon=4", "data=OUT"], ["count for nothing with stage=hearing"]),
     (["train", "+stage.schedule.precision=fp8", "data=DATA"], ["'fp8'", "auto, bf16, fp32"]),
-    (["train", "stage=dagger", "stage.first_seed=100", "data=DATA"], ["stage.first_seed=100", "at least 640"]),
+    (["train", "stage=dagger", "stage.first_seed=100", "data=DATA"], ["stage.first_seed=100", "at least 480"]),
     (["run", "policy=expert", "task=reach the red cube\u2026", "out=OUT"], ["task=reach the red cube", "printable ASCII"]),
     (["eval", "policy=random", "env.kwargs.action=joint_position", "safety=true", "blend=0.2", "out=OUT"],
      ["blend=0.2", "with safety=true"]),
