@@ -123,6 +123,7 @@ MISTAKES = [
     (["eval", "env.kwargs.arm=ur5", "policy=random", "out=OUT"], ["'arm': 'ur5'", "panda, fr3"]),
     (["eval", "env.kwargs.armed=true", "policy=random", "out=OUT"], ["'armed'", "argument"]),
     (["collect", "env.id=Kitchen-v7", "out=OUT"], ["env.id=Kitchen-v7", "exist"]),
+    (["run", "policy=nowhere:Mine", "out=OUT"], ["policy=nowhere:Mine", "No module named 'nowhere'", "PYTHONPATH=FOLDER"]),
     (["eval", "env.id=nowhere:Kitchen-v0", "policy=random", "out=OUT"], ["env.id=nowhere:Kitchen-v0", "nowhere"]),
     (["eval", "env.id=soma/PickUp-v0", "tasks=reach", "policy=random", "out=OUT"], ["tasks=reach", "the task pick_up alone"]),
     (["run", "policy=expert", "task=reach the red cube", "out=DATA/meta/info.json"], ["info.json", "there is a file"]),

@@ -27,8 +27,8 @@ from policies.teleop import GivenUp, TeleopPolicy
 from training.data.assemble import adding, recorded_names, require_robot
 from training.data.demos import DemoWriter
 from training.evaluate import mend
-from training.play import fingerprint, load_policy, make_world, told
-from training.replay import PREFIX
+from training.named import Recorded, load_policy, named
+from training.play import make_world, told
 from training.settings import at_least, claim, make_folder
 from training.workers import each
 
@@ -203,7 +203,7 @@ def collect(
     kwargs, spec, robot = checked(episodes, env, env_id, split, seed, perturb, safety)
     recorded_names(out)  # that they are ours
     require_robot(out, robot, spec)
-    taught = learner and fingerprint(learner)  # its weights, wherever they are
+    taught = learner and named(learner).fingerprint()  # its weights, wherever they are
     protocol = {"env": env_id, **kwargs, "perturb": perturb, "learner": taught or learner, "beginning": beginning,
                 "policy": policy, "safety": safety}
     share, rest = divmod(episodes, len(tasks))
@@ -241,7 +241,7 @@ def check_policy(policy: str, learner: str | None, workers: int) -> None:
     """Raise CollectError for what cannot be combined."""
     if policy not in ("expert", "teleop"):
         raise CollectError(f"policy {policy!r}: allowed are expert, teleop; learner=FOLDER lets weights drive first")
-    if learner is not None and learner.startswith(PREFIX):
+    if learner is not None and isinstance(named(learner), Recorded):
         raise CollectError(f"learner={learner}: one who decides by what it senses is needed: weights, expert or random")
     if policy == "teleop" and (learner is not None or workers != 1):
         raise CollectError("policy=teleop: one person drives one robot; workers=1 and no learner are needed")

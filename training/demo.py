@@ -7,7 +7,8 @@ from typing import Any, Mapping, Sequence
 
 from envs.tabletop.tasks import HEARD
 from training import evaluate
-from training.play import Job, Setting, at_its_pace, check_policy, check_split, fingerprint, task_names
+from training.named import named
+from training.play import Job, Setting, at_its_pace, check_policy, check_split, task_names
 from training.report import write_report
 from training.settings import at_least, claim, protocol_in
 
@@ -23,7 +24,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     at_least(0, {"seed": cfg["seed"]})
     check_policy(setting, "mixed")
     tasks = task_names([], cfg["policy"], setting.env_id)
-    weights = fingerprint(cfg["policy"])
+    weights = named(cfg["policy"]).fingerprint()
     clear(out)
     claim(out / evaluate.PROTOCOL, evaluate.protocol(setting, tasks, cfg["seed"], IN_TURN, cfg["device"], weights))
     chosen = jobs(tasks, cfg["episodes"], cfg["seed"], out)

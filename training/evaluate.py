@@ -20,9 +20,9 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from training import scores
-from training.play import (
-    Job, Player, Setting, at_its_pace, check_policy, check_split, fingerprint, recorded, task_names,
-)  # fmt: skip
+from training.files import write_whole
+from training.named import named
+from training.play import Job, Player, Setting, at_its_pace, check_policy, check_split, recorded, task_names
 from training.report import write_report
 from training.settings import SettingsError, at_least, claim, protocol_in
 from training.workers import each
@@ -60,7 +60,7 @@ def evaluate(
     setting, seeds = at_its_pace(setting), range(seed, seed + episodes)[shard[0] :: shard[1]]
     jobs = recorded([Job(task, s, instruct) for s in seeds for task in tasks], setting)
     out = Path(out)
-    weights = fingerprint(setting.policy)
+    weights = named(setting.policy).fingerprint()
     claim(out / PROTOCOL, protocol(setting, tasks, seed, instruct, device, weights))
     done = read_records(out, keep_errors=not retry_errors)
     missing = [job for job in jobs if (job.task, job.seed) not in done]
@@ -126,7 +126,7 @@ def summarise(out: Path) -> dict[str, Any]:
     if not (out / PROTOCOL).is_file():
         raise EvaluateError(f"{out} holds no evaluation: {PROTOCOL} is missing")
     figures = scores.results(list(read_records(out).values()), protocol_in(out / PROTOCOL))
-    (out / RESULTS).write_text(json.dumps(figures, indent=1))
+    write_whole(out / RESULTS, json.dumps(figures, indent=1))
     return figures
 
 
@@ -149,9 +149,7 @@ def drop_films(out: Path, drawn: set[tuple[str, int]]) -> None:
     if others := films.keys() - drawn:
         for key in others:
             (out / video_of(films[key])).unlink(missing_ok=True)
-        half = out / f"{FILMS}.part"
-        half.write_text("".join(json.dumps(r) + "\n" for key, r in films.items() if key in drawn))
-        half.replace(out / FILMS)
+        write_whole(out / FILMS, "".join(json.dumps(r) + "\n" for key, r in films.items() if key in drawn))
 
 
 def draw(records: Sequence[Mapping[str, Any]], videos: int) -> list[Mapping[str, Any]]:

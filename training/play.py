@@ -11,7 +11,6 @@ import gymnasium as gym
 import numpy as np
 
 import envs
-from agent.spec import Spec, SpecError
 from envs.tabletop.env import INSTRUCT
 from envs.tabletop.scene import SPLITS
 from envs.tabletop.tasks import TASKS
@@ -20,11 +19,10 @@ from envs.tabletop.words import instruction
 from policies.base import Episode, Policy, Record, policy_spec, rollout
 from policies.wrappers import Blind, Instruct, Mute
 from training.film import Film
-from training.replay import PREFIX, Key, Recordings, Replay, dataset_fingerprint
+from training.named import Recorded, load_policy, named
+from training.replay import Key, Recordings, Replay
 from training.report import OURS
 from training.settings import SettingsError, at_least, require
-
-OWN_POLICIES = ("expert", "random")
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Job:
 
 
 def task_names(asked: Sequence[str], policy: str = "expert", env_id: str = "soma/Tabletop-v0") -> list[str]:
-    """Those that were asked for; else those that the policy's weights were trained for; else all. An environment of one task,
+    """Those that were asked for; else those that the policy says it is for; else all. An environment of one task,
     ours or from elsewhere, which then is named after its id, has that one. Raises SettingsError and
     agent.checkpoint.CheckpointError."""
     if (only := only_task(env_id)) is not None:
@@ -65,7 +63,7 @@ def task_names(asked: Sequence[str], policy: str = "expert", env_id: str = "soma
         return [only]
     if asked:
         return [require("task", name, envs.TASK_NAMES) for name in asked]
-    return [name for name in envs.TASK_NAMES if name in learned(policy)] or list(envs.TASK_NAMES)
+    return [name for name in envs.TASK_NAMES if name in named(policy).tasks()] or list(envs.TASK_NAMES)
 
 
 def only_task(env_id: str) -> str | None:
@@ -73,17 +71,6 @@ def only_task(env_id: str) -> str | None:
     if env_id.startswith(OURS):
         return gym.registry[env_id].kwargs["task"] if env_id in gym.registry else None
     return env_id.rpartition(":")[2].replace("/", "-")
-
-
-def learned(policy: str) -> list[str]:
-    """The tasks that a checkpoint says it was trained for, or that were recorded; [] where nothing says."""
-    if policy in OWN_POLICIES:
-        return []
-    if policy.startswith(PREFIX):
-        return [key.task for key in Recordings(policy.removeprefix(PREFIX)).episodes]
-    from agent.checkpoint import find, page
-
-    return page(find(policy))["notes"].get("tasks", [])
 
 
 def check_split(split: str, instruct: str) -> None:
@@ -122,59 +109,9 @@ def make_world(env_id: str, asked: Mapping[str, Any], own: Mapping[str, Any], st
         raise SettingsError(f"env.kwargs={dict(asked)}: {error}") from error
 
 
-def senseless(policy: str) -> bool:
-    """Whether it goes by nothing that is sensed or said."""
-    return policy == "expert" or policy.startswith(PREFIX)
-
-
 def at_its_pace(setting: Setting) -> Setting:
-    """One who is `senseless` acts at every control step."""
-    return replace(setting, decide_every=1) if senseless(setting.policy) else setting
-
-
-def load_policy(name: str, env: gym.Env, device: str = "cpu", weights: str | None = None) -> Policy:
-    """expert, random, replay: and a dataset's folder, a shipped name or a checkpoint's folder. weights: their `fingerprint`,
-    where it matters that they are the very ones. Raises agent.checkpoint.CheckpointError, training.data.demos.DatasetError, and
-    SettingsError for a device that there is not, or other weights."""
-    policy = _loaded(name, env, device)
-    if weights not in (None, fingerprint(name)):
-        raise SettingsError(f"policy={name} has changed since this began: are its weights being trained? A copy of their folder "
-                            "stays as it is")
-    return policy
-
-
-def _loaded(name: str, env: gym.Env, device: str) -> Policy:
-    if name == "expert":
-        from policies.scripted import ExpertPolicy
-
-        return ExpertPolicy(env)
-    if name == "random":
-        from policies.simple import RandomPolicy
-
-        return RandomPolicy()
-    if name.startswith(PREFIX):
-        return Replay(name.removeprefix(PREFIX))
-    import torch
-
-    from policies.mmllm import MMLLMPolicy
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # what PyTorch says of one it does not know, or was not built for
-        raise SettingsError(f"device={device}: {str(error).splitlines()[0]}; soma doctor says what there is") from error
-    torch.set_num_threads(1)  # one a process: two beside another busy process make decisions ten times as slow
-    return MMLLMPolicy.load(name, device)
-
-
-def fingerprint(policy: str) -> str | None:
-    """The first half of the SHA-256 of a policy's weights, or of what it replays; None where it has neither."""
-    if policy in OWN_POLICIES:
-        return None
-    if policy.startswith(PREFIX):
-        return dataset_fingerprint(policy.removeprefix(PREFIX))
-    from agent import checkpoint
-
-    return checkpoint.fingerprint(policy)
+    """One who is `senseless` (training.named) acts at every control step."""
+    return replace(setting, decide_every=1) if named(setting.policy).senseless else setting
 
 
 def ablated(policy: Policy, setting: Setting, job: Job) -> Policy:
@@ -194,7 +131,7 @@ class Player:
     """Environment and policy, made once a process; called with one job after the other."""
 
     def __init__(self, setting: Setting, device: str = "cpu", weights: str | None = None):
-        """weights: see `load_policy`, which raises what this raises."""
+        """weights: see `training.named.load_policy`, which raises what this raises."""
         self.setting, self.env = setting, make_env(setting)
         self.policy = load_policy(setting.policy, self.env, device, weights)
 
@@ -237,9 +174,10 @@ def key_of(job: Job, setting: Setting) -> Key:
 def recorded(jobs: Sequence[Job], setting: Setting) -> list[Job]:
     """Of a policy that replays the jobs that were recorded, told as they were; of others all. Raises SettingsError where none
     was."""
-    if not setting.policy.startswith(PREFIX):
+    kind = named(setting.policy)
+    if not isinstance(kind, Recorded):
         return list(jobs)
-    recordings = Recordings(setting.policy.removeprefix(PREFIX))
+    recordings = Recordings(kind.folder)
     found = [job for job in jobs if key_of(job, setting) in recordings.episodes] or list(jobs)
     ways = [recordings.options(key_of(job, setting)).get("instruct", job.instruct) for job in found]
     return [replace(job, instruct=way) for job, way in zip(found, ways)]
@@ -271,11 +209,12 @@ class Several:
 
 def check_policy(setting: Setting, instruct: str) -> None:
     """Raise SettingsError for what cannot be played, or cannot be combined."""
-    if senseless(setting.policy) and (setting.mute or setting.blind or setting.swap_instruction):
+    kind = named(setting.policy)
+    if kind.senseless and (setting.mute or setting.blind or setting.swap_instruction):
         raise SettingsError(f"policy={setting.policy} goes by nothing that is sensed or said: mute, blind and swap_instruction "
                             "change nothing")
     ours = {"swap_instruction": setting.swap_instruction, "safety": setting.safety, "blend": setting.blend,
-            "policy": setting.policy.startswith(PREFIX)}  # scenes that are known by seed, an arm that is known
+            "policy": isinstance(kind, Recorded)}  # scenes that are known by seed, an arm that is known
     if said := [key for key, asked in ours.items() if asked and not setting.env_id.startswith(OURS)]:
         raise SettingsError(f"{said[0]}={getattr(setting, said[0])}: an environment of {OURS} is needed, not "
                             f"{setting.env_id}")
@@ -288,18 +227,5 @@ def check_policy(setting: Setting, instruct: str) -> None:
     env = make_env(setting)
     if not hasattr(env.unwrapped, "robot_spec"):
         raise SettingsError(f"env.id={setting.env_id}: it describes no robot (robot_spec: agent.spec.Spec)")
-    check_fit(setting.policy, policy_spec(env.unwrapped))
+    kind.check(policy_spec(env.unwrapped))
     env.close()
-
-
-def check_fit(policy: str, robot: Spec) -> None:
-    """Raise SettingsError for weights that were trained for another robot."""
-    if policy in OWN_POLICIES or policy.startswith(PREFIX):
-        return
-    from agent.checkpoint import find, page
-    from policies.mmllm import require_same
-
-    try:
-        require_same(Spec.from_dict(page(find(policy))["spec"]), robot)
-    except SpecError as error:
-        raise SettingsError(f"policy={policy}: {error}") from error

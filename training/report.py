@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from training import scores
+from training.files import write_whole
 
 OURS = "soma/"  # what the ids of our own environments begin with
 EMBED = 40_000_000  # bytes of video that the page may hold; beyond, it names the files beside it
@@ -25,7 +26,7 @@ def write_report(out: Path, title: str | None = None) -> Path:
     records = read_records(out)
     films = read_records(out, files=FILMS) | {key: r for key, r in records.items() if "video" in r}
     page = out / "report.html"
-    page.write_text(render(figures, list(records.values()), films_of(out, films, records), title))
+    write_whole(page, render(figures, list(records.values()), films_of(out, films, records), title))
     return page
 
 

@@ -16,6 +16,8 @@ from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
 import yaml
 
+from training.files import write_whole
+
 OURS = ("agent", "envs", "policies", "training", "ros_nodes")  # packages whose own errors are what a user is told
 # what libraries of all kinds say of a full disk, or of files of other people, each in an error of its own
 TOLD = tuple(map(os.strerror, (errno.ENOSPC, errno.EACCES, errno.EROFS)))
@@ -131,9 +133,7 @@ def claim(file: Path, protocol: Mapping[str, Any]) -> None:
     make_folder(file.parent)
     plain = json.loads(json.dumps(protocol))
     if not file.is_file():
-        draft = file.with_suffix(f".{os.getpid()}.tmp")  # shards may begin at once
-        draft.write_text(json.dumps(plain, indent=1))
-        draft.replace(file)
+        write_whole(file, json.dumps(plain, indent=1))
     known = protocol_in(file)
     changed = [f"{key} was {known.get(key)!r}, is now {plain.get(key)!r}" for key in {**known, **plain}
                if known.get(key) != plain.get(key)]

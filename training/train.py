@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from agent import checkpoint
 from agent.model import EmbodiedModel
+from training.files import write_whole
 from training.optimizers import KINDS, optimizers
 from training.settings import claim
 from training.workers import for_loaders, give_way
@@ -230,8 +231,7 @@ class Trainer:
         checkpoint.save(folder / "weights", self.model, self.config, self.tokenizer, notes=self.notes | {"steps": self.step})
         self.average.swap(self.model)
         now = {"step": self.step, "average": self.average.step, "optimizer": self.schedule.optimizer, "seed": self.schedule.seed}
-        (resume / "step.tmp").write_text(json.dumps(now))
-        (resume / "step.tmp").replace(resume / "step.json")
+        write_whole(resume / "step.json", json.dumps(now))
         self.show(folder)
         for old in resume.iterdir():
             if old.is_dir() and old != folder:
@@ -297,7 +297,7 @@ class Log:
         self.board, self.file = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1), out / "log.jsonl"
         lines = self.file.read_text().splitlines() if self.file.is_file() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        self.file.write_text("".join(line + "\n" for line in kept))
+        write_whole(self.file, "".join(line + "\n" for line in kept))
         self.clear()
 
     def clear(self) -> None:

@@ -24,6 +24,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from training.files import write_whole
+
 VERSION = "v3.0"
 FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 DATA_PATH = "data/" + FILE + ".parquet"
@@ -67,9 +69,7 @@ def whole(fps: float) -> int | float:
 
 def write_json(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(content, indent=4))
-    os.replace(draft, path)
+    write_whole(path, json.dumps(content, indent=4))
 
 
 def read_json(path: Path) -> Any:
